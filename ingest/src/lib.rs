@@ -1,1 +1,6 @@
-//! stub
+//! How events get into the log, and the log itself.
+//!
+//! It does not know what is found in events (`processors`) or where they end (`sinks`).
+
+pub mod agent;
+pub mod log;

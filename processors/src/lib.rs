@@ -1,1 +1,11 @@
-//! stub
+//! Pure stages: what is found in events. Each is a fold over one partition of the log.
+//!
+//! No async, no I/O, no clock, no randomness (invariant I1). Stages know no broker and no store.
+
+pub mod anomaly;
+pub mod completeness;
+pub mod pii;
+pub mod stage;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod watermark;

@@ -1,1 +1,3 @@
-//! stub
+//! Where events end: immutable Parquet in object storage and rows in ClickHouse.
+//!
+//! It knows no Kafka and no raw text (invariant I9); positions follow from what is published (I8).

@@ -1,0 +1,164 @@
+//! The log: the only truth. One trait, three implementations, one conformance suite.
+//!
+//! `memory` is the deterministic reference, `local` the embedded durable one, `kafka` the real one.
+//! The traits say what must hold; `conformance` checks it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use schemas::record::{OutRecord, PartitionId, Position, Record};
+use schemas::topic::Topic;
+
+/// A changed entry of a partition's state, as in `processors::stage`.
+pub type StateChange = (Bytes, Option<Bytes>);
+
+/// One atomic step as plain data: outputs, state and position, all or nothing (invariant I5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Txn {
+    /// Source partition.
+    pub source: PartitionId,
+    /// Source offsets consumed, `[first, next)`; `next` is what gets committed.
+    pub consumed: Range<u64>,
+    /// Records to append.
+    pub outputs: Vec<OutRecord>,
+    /// State entries to write to `state_topic`, partition `source.partition`.
+    pub changes: Vec<StateChange>,
+    /// Compacted topic of the stage's state; `None` for a stage without state.
+    pub state_topic: Option<Topic>,
+}
+
+/// What a consumer is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEvent {
+    /// These partitions are ours from now on, each starting at the committed offset (0 if none).
+    Assigned(Vec<(PartitionId, u64)>),
+    /// These partitions are going to another member: finish and commit what is in hand.
+    Revoked(Vec<PartitionId>),
+    /// These partitions are gone already: drop what is in hand, commit nothing.
+    Lost(Vec<PartitionId>),
+    /// Records of one partition, in offset order; offsets may have gaps.
+    Fetched {
+        /// Partition.
+        partition: PartitionId,
+        /// Records, never empty.
+        records: Vec<Record>,
+        /// Offset that the next fetch starts at: behind the last record and behind any control
+        /// records that followed it.
+        next: u64,
+    },
+    /// Nothing to read at the moment: every assigned partition is at its end.
+    Idle,
+}
+
+/// A committed position with the metadata that was committed beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// Next offset to read.
+    pub next: u64,
+    /// Free text, at most 4096 bytes (Kafka's default `offset.metadata.max.bytes`).
+    pub metadata: String,
+}
+
+/// What the caller must do about an error; there is no "ignore" (invariant I10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// Try again after so many milliseconds, for ever; nothing is lost meanwhile.
+    Retry {
+        /// Shortest wait in milliseconds.
+        after_ms: u64,
+    },
+    /// Nothing of the step was written: rewind to the committed offset and repeat it.
+    AbortTxn,
+    /// Another instance took over: drop the partition, commit nothing.
+    Fenced,
+    /// Configuration or broken invariant: stop, offsets uncommitted, and say what to change.
+    Fatal,
+}
+
+/// A failed log operation.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {message}")]
+pub struct LogError {
+    /// What to do.
+    pub class: ErrorClass,
+    /// The operation and its object, e.g. `commit of custody.events.v1/3`.
+    pub what: String,
+    /// What happened and, where there is one, the remedy.
+    pub message: String,
+}
+
+/// A member of a consumer group on one topic.
+///
+/// Guarantees that every implementation gives (checked by [`conformance`]):
+/// * a [`Txn`] is visible whole or not at all;
+/// * after [`ErrorClass::Fenced`] no earlier handle of the group can commit;
+/// * records of a partition arrive in offset order, each at most once between two seeks;
+/// * `restore` sees every state entry that was committed before the assignment.
+#[allow(async_fn_in_trait)]
+pub trait Log: Send {
+    /// The next thing that happened; waits a bounded time (at most about 100 ms) before [`LogEvent::Idle`].
+    fn next(&mut self) -> impl Future<Output = Result<LogEvent, LogError>> + Send;
+
+    /// Live entries of the state topic in that partition, in key order.
+    fn restore(&mut self, state: PartitionId) -> impl Future<Output = Result<Vec<(Bytes, Bytes)>, LogError>> + Send;
+
+    /// Commits a step.
+    fn commit(&mut self, txn: Txn) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Continues reading an assigned partition at `offset`.
+    fn seek(&mut self, partition: PartitionId, offset: u64) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// What the group committed last for a partition.
+    fn committed(&mut self, partition: PartitionId)
+    -> impl Future<Output = Result<Option<Committed>, LogError>> + Send;
+
+    /// Commits a position without outputs: sinks, whose truth is what they published. Fenced like a
+    /// step.
+    fn commit_offset(
+        &mut self,
+        partition: PartitionId,
+        committed: Committed,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// First and next offset that the partition holds now.
+    fn bounds(&mut self, partition: PartitionId) -> impl Future<Output = Result<Range<u64>, LogError>> + Send;
+
+    /// Leaves the group; what is uncommitted is read again by the next member.
+    fn close(self) -> impl Future<Output = Result<(), LogError>> + Send;
+}
+
+/// An intake producer: idempotent, not transactional, so that offsets stay dense.
+pub trait Appender: Send {
+    /// Appends in order and waits until the log has every record safely; the positions, in order.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Retry`]: some records may have been written; appending them again is the
+    /// caller's decision (readers remove duplicates by event id).
+    fn append(&mut self, records: Vec<OutRecord>) -> impl Future<Output = Result<Vec<Position>, LogError>> + Send;
+}
+
+/// A log that consumers and producers are opened on.
+pub trait Broker: Clone + Send + Sync + 'static {
+    /// Its consumer.
+    type Log: Log + 'static;
+    /// Its producer.
+    type Appender: Appender + 'static;
+
+    /// Creates topics that do not exist; an existing topic with another partition count is an error.
+    fn create_topics(&self, topics: &[Topic], partitions: u32) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Partitions of a topic.
+    fn partitions(&self, topic: Topic) -> impl Future<Output = Result<u32, LogError>> + Send;
+
+    /// Joins `group` on `topic`; `instance` is stable over restarts, so that a successor fences its
+    /// predecessor at once.
+    fn consumer(
+        &self,
+        group: &str,
+        topic: Topic,
+        instance: &str,
+    ) -> impl Future<Output = Result<Self::Log, LogError>> + Send;
+
+    /// Opens an intake producer.
+    fn appender(&self) -> impl Future<Output = Result<Self::Appender, LogError>> + Send;
+}

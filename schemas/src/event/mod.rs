@@ -1,0 +1,33 @@
+//! Events and derived records: the Avro records of `avro/` as Rust types.
+//!
+//! `generated.rs` holds the types; this file adds what a schema cannot say. It holds no codec.
+
+mod generated;
+
+pub use generated::*;
+
+use crate::text::{CleanText, RawText};
+
+/// An event as its producer wrote it: content fields hold raw text.
+pub type RawEvent = Event<RawText>;
+/// An event after redaction: the only kind that a sink accepts (invariant I9).
+pub type CleanEvent = Event<CleanText>;
+
+impl EventHeader {
+    /// A header that says nothing but the event type.
+    pub fn of_type(event_type: &str) -> Self {
+        Self { event_type: event_type.to_owned(), ..Self::default() }
+    }
+}
+
+impl<T: crate::text::Text> Event<T> {
+    /// Whether the event is a tick: time, not evidence.
+    pub fn is_tick(&self) -> bool {
+        matches!(self, Event::Tick(_))
+    }
+
+    /// Whether the event's type is in the catalogue; others are kept, archived and counted.
+    pub fn is_known_type(&self) -> bool {
+        self.kind() != EventKind::Extension && self.h().event_type == self.kind().event_type()
+    }
+}

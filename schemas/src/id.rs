@@ -1,0 +1,195 @@
+//! Ids and digests as newtypes, so that no two of them can be mixed up.
+//!
+//! Derived ids are a pure function of their source position; nothing here draws a random id.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::Digest as _;
+
+/// Defines a fixed-size byte newtype: hexadecimal in text formats, an Avro `fixed` in binary ones.
+macro_rules! fixed_bytes {
+    ($(#[$doc:meta])* $name:ident, $size:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; $size]);
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self([0; $size])
+            }
+        }
+
+        impl $name {
+            /// All bytes zero: "none".
+            pub const ZERO: Self = Self([0; $size]);
+
+            /// Whether all bytes are zero.
+            pub fn is_zero(&self) -> bool {
+                self.0.iter().all(|b| *b == 0)
+            }
+
+            /// Lower-case hexadecimal.
+            pub fn to_hex(&self) -> String {
+                hex(&self.0)
+            }
+
+            /// Reads hexadecimal, hyphens allowed; `None` for any other text or length.
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
+                let mut out = [0; $size];
+                if digits.len() != 2 * $size {
+                    return None;
+                }
+                for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+                    *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+                }
+                Some(Self(out))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match serializer.is_human_readable() {
+                    true => serializer.collect_str(self),
+                    false => serializer.serialize_bytes(&self.0),
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Visitor;
+                impl de::Visitor<'_> for Visitor {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        write!(f, "{} bytes", $size)
+                    }
+                    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<$name, E> {
+                        <[u8; $size]>::try_from(bytes).map($name).map_err(|_| E::invalid_length(bytes.len(), &self))
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::from_hex(text).ok_or_else(|| E::custom(format_args!("not {} bytes of hexadecimal", $size)))
+                    }
+                }
+                match deserializer.is_human_readable() {
+                    true => deserializer.deserialize_str(Visitor),
+                    false => deserializer.deserialize_bytes(Visitor),
+                }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+fixed_bytes!(/** RFC 9562 UUID, big-endian. */ Uuid, 16);
+fixed_bytes!(/** SHA-256 digest. */ Sha256, 32);
+fixed_bytes!(/** W3C trace id. */ TraceId, 16);
+fixed_bytes!(/** W3C span id. */ SpanId, 8);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let h = self.to_hex();
+        write!(f, "{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl Sha256 {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+}
+
+impl Uuid {
+    /// A UUIDv8 (RFC 9562 section 5.8) from the first 16 bytes of SHA-256 over `parts`, each
+    /// prefixed by its length, so that no two lists of parts share a preimage.
+    pub fn derive(parts: &[&[u8]]) -> Self {
+        let mut hash = sha2::Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        Self::with_version(id, 8)
+    }
+
+    /// A UUIDv7 from a time and 74 bits that the caller draws.
+    pub fn v7(unix_ms: u64, random: u128) -> Self {
+        let mut id = (random & ((1 << 80) - 1)).to_be_bytes();
+        id[..6].copy_from_slice(&unix_ms.to_be_bytes()[2..]);
+        Self::with_version(id, 7)
+    }
+
+    fn with_version(mut id: [u8; 16], version: u8) -> Self {
+        id[6] = (id[6] & 0x0f) | (version << 4);
+        id[8] = (id[8] & 0x3f) | 0x80;
+        Self(id)
+    }
+}
+
+/// Bytes: base-16 in text formats, Avro `bytes` in binary ones.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Blob(pub Vec<u8>);
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.serialize_str(&hex(&self.0)),
+            false => serializer.serialize_bytes(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.is_human_readable() {
+            true => {
+                let text = String::deserialize(deserializer)?;
+                let pairs = text.as_bytes().chunks(2);
+                let bytes: Option<Vec<u8>> =
+                    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+                bytes.map(Blob).ok_or_else(|| de::Error::custom("not hexadecimal"))
+            }
+            false => serde_bytes::ByteBuf::deserialize(deserializer).map(|b| Blob(b.into_vec())),
+        }
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// Lower-case hexadecimal of `bytes`.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
+    digits.map(char::from).collect()
+}
