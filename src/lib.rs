@@ -1,0 +1,6 @@
+//! Custody: the chain of custody for AI-agent events.
+//!
+//! This package only composes: `ingest` brings events into the log, `processors` finds, `sinks`
+//! publishes; the runner joins them. See ARCHITECTURE.md for the map.
+
+pub mod fleet;
