@@ -1,0 +1,416 @@
+#!/usr/bin/env bash
+#
+# Runs Apache Kafka 4.x (KRaft, one node that is broker and controller) on 127.0.0.1 without Docker:
+# the broker's Maven artifacts and the machine's Java. For the tests against a real Kafka and for
+# trying Custody out; no replication, no TLS, no authentication, so not for production.
+#
+# The version is pinned in kafka/pom.xml beside this script. See `kafka-local.sh --help`.
+
+set -euo pipefail
+
+script_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly pom="$script_dir/kafka/pom.xml"
+readonly log4j_config="$script_dir/kafka/log4j2.properties"
+readonly host=127.0.0.1
+readonly java_version_min=17
+readonly start_timeout_s=90
+readonly stop_timeout_s=30
+readonly fetch_timeout_s=600
+readonly turn_timeout_s=$((fetch_timeout_s + start_timeout_s + stop_timeout_s))
+readonly properties_marker='# Written by docker/kafka-local.sh at every start; edits are lost.'
+
+usage() {
+    cat <<'HELP'
+usage: kafka-local.sh start|stop|status [options]
+
+Runs Apache Kafka (KRaft, one combined broker and controller) on 127.0.0.1 without Docker.
+
+  start   fetch the artifacts (first time only), format the storage (first time only), start the
+          broker and return when it answers Kafka requests; a broker that runs already is left alone
+  stop    end the broker with SIGTERM and wait for it
+  status  say whether the broker runs
+
+options (the environment variable in brackets says the same; the option wins)
+  --port N             port of the broker [CUSTODY_KAFKA_PORT], default 9092
+  --controller-port N  port of the controller [CUSTODY_KAFKA_CONTROLLER_PORT], default: port + 1
+  --data DIR           data, log and pid file of this broker [CUSTODY_KAFKA_DATA],
+                       default: <cache>/kafka-data/<port>
+  --heap SIZE          Java heap [CUSTODY_KAFKA_HEAP], default 512m
+  --fresh              start only: stop the broker if it runs and start it on empty storage
+  -h, --help           this text
+
+<cache> is $CUSTODY_CACHE_DIR, else $XDG_CACHE_HOME/custody, else ~/.cache/custody. Two brokers can
+run side by side with different --port and --data; stop and status find theirs by the same options.
+
+needs: Java 17 or newer ($JAVA_HOME or PATH); Maven (mvn) for the first start only
+exit codes: 0 done (status: runs), 1 failed, 2 wrong usage, 3 status: does not run
+HELP
+}
+
+say() { printf 'kafka-local: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+die_usage() { say "error: $* (see --help)"; exit 2; }
+
+# Holds the given lock file until this shell (or subshell) ends, so that two callers take turns. Without
+# flock (macOS) there is no lock, and simultaneous first starts are the caller's to avoid.
+take_turn() {
+    command -v flock >/dev/null || return 0
+    exec 9>"$1"
+    flock -w "$2" 9 || die "another kafka-local.sh has held $1 for $2 s: end it and try again"
+}
+
+# --- options ---------------------------------------------------------------------------------------
+
+# Sets command, port, controller_port, cache, data, heap, fresh.
+parse_options() {
+    command='' fresh=no
+    port=${CUSTODY_KAFKA_PORT:-9092}
+    controller_port=${CUSTODY_KAFKA_CONTROLLER_PORT:-}
+    data=${CUSTODY_KAFKA_DATA:-}
+    heap=${CUSTODY_KAFKA_HEAP:-512m}
+    while (($# > 0)); do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --fresh) fresh=yes; shift; continue ;;
+            --port | --controller-port | --data | --heap) (($# > 1)) || die_usage "$1 needs a value" ;;
+            start | stop | status)
+                [[ -z $command ]] || die_usage "two commands: $command and $1"
+                command=$1; shift; continue ;;
+            *) die_usage "unknown argument $1" ;;
+        esac
+        case $1 in
+            --port) port=$2 ;;
+            --controller-port) controller_port=$2 ;;
+            --data) data=$2 ;;
+            --heap) heap=$2 ;;
+        esac
+        shift 2
+    done
+    [[ -n $command ]] || die_usage 'no command'
+    [[ $fresh == no || $command == start ]] || die_usage "--fresh goes with start, not $command"
+    check_port --port "$port"
+    controller_port=${controller_port:-$((port + 1))}
+    check_port --controller-port "$controller_port"
+    ((port != controller_port)) || die_usage "broker and controller need two ports, both are $port"
+    [[ $heap =~ ^[0-9]+[kKmMgG]$ ]] || die_usage "--heap $heap is not a size such as 512m or 2g"
+    cache=$(absolute "$(cache_dir)")
+    data=$(absolute "${data:-$cache/kafka-data/$port}")
+    check_path "$cache"
+    check_path "$data"
+}
+
+check_port() {
+    if ! [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] || (($2 > 65535)); then
+        die_usage "$1 $2 is not a port (1 to 65535)"
+    fi
+}
+
+# Kafka reads its settings as ISO-8859-1 with escapes and splits log.dirs at commas, Java splits class
+# paths at colons: a path with such a character would be taken for another one.
+check_path() {
+    local LC_ALL=C
+    [[ $1 != *[!A-Za-z0-9/._@+=~\ -]* ]] ||
+        die_usage "the path $1 holds a character that Kafka's settings do not carry (letters, digits, space and /._@+=~- work): choose another with --data or CUSTODY_CACHE_DIR"
+}
+
+cache_dir() {
+    if [[ -n ${CUSTODY_CACHE_DIR:-} ]]; then
+        printf '%s\n' "$CUSTODY_CACHE_DIR"
+    elif [[ -n ${XDG_CACHE_HOME:-} ]]; then
+        printf '%s\n' "$XDG_CACHE_HOME/custody"
+    else
+        printf '%s\n' "${HOME:?is not set: set CUSTODY_CACHE_DIR}/.cache/custody"
+    fi
+}
+
+# One spelling for one directory: the path is compared with the broker's command line.
+absolute() {
+    if [[ -d $1 ]]; then
+        (cd "$1" && pwd -P)
+    elif [[ $1 == /* ]]; then
+        printf '%s\n' "$1"
+    else
+        printf '%s\n' "$PWD/$1"
+    fi
+}
+
+# --- Java and the artifacts --------------------------------------------------------------------------
+
+# Prints the path of a Java that can run the broker.
+find_java() {
+    local java version major
+    if [[ -n ${JAVA_HOME:-} ]]; then
+        java=$JAVA_HOME/bin/java
+        [[ -x $java ]] || die "JAVA_HOME is $JAVA_HOME but $java is not there: correct or unset JAVA_HOME"
+    else
+        java=$(command -v java) ||
+            die "no java on the PATH: install Java $java_version_min or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
+    fi
+    version=$("$java" -version 2>&1 | sed -n 's/.*version "\([^"]*\)".*/\1/p') || version=''
+    # Java 8 and older call themselves 1.x.
+    major=${version%%[!0-9]*}
+    ((${major:-0} >= java_version_min)) ||
+        die "$java is version ${version:-unknown}, too old for Kafka 4: install Java $java_version_min or newer or set JAVA_HOME to one"
+    printf '%s\n' "$java"
+}
+
+kafka_version() {
+    sed -n 's|.*<kafka.version>\(.*\)</kafka.version>.*|\1|p' "$pom"
+}
+
+# Prints the directory of the broker's jars; Maven fetches them if they are not there for this pom.xml.
+# They come into place by one rename, with the pom.xml that says which they are.
+fetch_artifacts() {
+    local version libs staging
+    version=$(kafka_version)
+    libs=$cache/kafka-$version
+    staging=$libs.part
+    mkdir -p "$cache"
+    take_turn "$libs.lock" "$fetch_timeout_s"
+    if cmp -s "$pom" "$libs/pom.xml"; then
+        printf '%s\n' "$libs"
+        return
+    fi
+    command -v mvn >/dev/null ||
+        die "Kafka $version is not in $libs and there is no mvn to fetch it: install Maven (Debian: apt-get install maven) or copy that directory from a machine that has it"
+    say "fetching Kafka $version into $libs (about 45 MB, first time only)"
+    rm -rf -- "$staging"
+    mkdir "$staging"
+    if ! mvn -B -ntp -f "$pom" dependency:copy-dependencies "-DoutputDirectory=$staging" >"$staging/mvn.log" 2>&1; then
+        grep -m 1 '^\[ERROR\]' "$staging/mvn.log" >&2 || tail -n 20 "$staging/mvn.log" >&2
+        die "Maven could not fetch Kafka $version (all it said: $staging/mvn.log): check the network, or the proxy or mirror in ~/.m2/settings.xml, then start again"
+    fi
+    cp "$pom" "$staging/pom.xml"
+    rm -rf -- "$libs"
+    mv "$staging" "$libs"
+    printf '%s\n' "$libs"
+}
+
+# --- the broker's process ----------------------------------------------------------------------------
+
+pid_file() { printf '%s\n' "$data/broker.pid"; }
+properties_file() { printf '%s\n' "$data/server.properties"; }
+broker_log() { printf '%s\n' "$data/broker.log"; }
+storage_dir() { printf '%s\n' "$data/storage"; }
+
+command_line_of() {
+    if [[ -r /proc/$1/cmdline ]]; then
+        tr '\0' ' ' <"/proc/$1/cmdline"
+    else
+        ps -ww -o args= -p "$1" 2>/dev/null || true
+    fi
+}
+
+# Prints the pid of the running broker of this data directory; fails if there is none. A pid that was
+# given to another process since is told apart by its command line.
+running_pid() {
+    local pid
+    pid=$(cat "$(pid_file)" 2>/dev/null) || return 1
+    [[ $pid =~ ^[0-9]+$ ]] || return 1
+    [[ $(command_line_of "$pid") == *"kafka.Kafka $(properties_file)"* ]] || return 1
+    printf '%s\n' "$pid"
+}
+
+# Prints the port the broker of this data directory was last started with.
+recorded_port() {
+    sed -n 's|^advertised.listeners=BROKER://.*:\([0-9]*\)$|\1|p' "$(properties_file)"
+}
+
+port_is_open() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
+
+require_free_port() {
+    ! port_is_open "$1" ||
+        die "port $1 on $host is in use by another process: choose another with $2, or end that process (ss -ltnp shows which it is)"
+}
+
+# Asks for metadata (API 3, version 1, no topics) and succeeds if at least one broker is listed: the
+# node has then caught up with its controller and serves clients. An open port alone says neither.
+broker_answers() (
+    exec 2>/dev/null 3<>"/dev/tcp/$host/$1" || return 1
+    # size 14, API 3, version 1, correlation id 7, client id null, array of 0 topics
+    printf '\0\0\0\016\0\003\0\001\0\0\0\007\377\377\0\0\0\0' >&3 || return 1
+    # size (4 bytes), correlation id (4), number of brokers (4); NUL reads as the empty string
+    local answer='' byte i LC_ALL=C
+    for ((i = 0; i < 12; i++)); do
+        IFS= read -r -d '' -n 1 -t 5 byte <&3 || return 1
+        printf -v byte '%d' "'$byte"
+        ((i < 4)) || answer="$answer $byte"
+    done
+    [[ $answer == ' 0 0 0 7 0 0 0 '* && $answer != *' 0' ]]
+)
+
+# Waits until the broker with the given pid answers on the given port.
+wait_until_ready() {
+    local pid=$1 port=$2 deadline=$((SECONDS + start_timeout_s))
+    until broker_answers "$port"; do
+        if ! kill -0 "$pid" 2>/dev/null; then
+            rm -f "$(pid_file)"
+            show_log_end
+            die "the broker ended before it answered on $host:$port; the end of $(broker_log) is above"
+        fi
+        if ((SECONDS >= deadline)); then
+            show_log_end
+            die "the broker (pid $pid) did not answer on $host:$port within $start_timeout_s s; the end of $(broker_log) is above; it still runs, end it with: $0 stop --port $port --data $data"
+        fi
+        sleep 0.1
+    done
+}
+
+show_log_end() { tail -n 30 "$(broker_log)" >&2 || true; }
+
+# --- storage and settings ----------------------------------------------------------------------------
+
+write_properties() {
+    cat >"$(properties_file)" <<PROPERTIES
+$properties_marker
+process.roles=broker,controller
+node.id=1
+listeners=BROKER://$host:$port,CONTROLLER://$host:$controller_port
+advertised.listeners=BROKER://$host:$port
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=BROKER
+controller.listener.names=CONTROLLER
+controller.quorum.bootstrap.servers=$host:$controller_port
+log.dirs=$(storage_dir)
+
+# One node: every replication factor is 1. Few partitions of the internal topics, as each is a
+# directory to open at every start.
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+
+# Topics are made on purpose, with the partition count their keys need.
+auto.create.topics.enable=false
+# 8 MiB, above the 5 MiB records of the tests.
+message.max.bytes=8388608
+replica.fetch.max.bytes=8388608
+# Test data carries old timestamps; time-based retention would delete it at once.
+log.retention.ms=-1
+log.retention.bytes=-1
+# A consumer group starts at its first member.
+group.initial.rebalance.delay.ms=0
+# A controlled shutdown signs the broker off. Without one (SIGKILL) the next start waits until the old
+# registration has run out: 12 s in place of 2 s.
+controlled.shutdown.enable=true
+PROPERTIES
+}
+
+# Formats the storage unless it is formatted; StorageTool writes meta.properties last.
+format_storage() {
+    local java=$1 libs=$2 cluster_id
+    [[ ! -e $(storage_dir)/meta.properties ]] || return 0
+    # Kafka's form of a UUID: 16 bytes in URL-safe base64 without padding. Random, so that a client can
+    # tell fresh storage from the old one; the first letter is fixed, as a leading '-' reads as an option.
+    cluster_id=C$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 2-22)
+    "$java" -Xmx128m -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=$log4j_config" -cp "$libs/*" \
+        kafka.tools.StorageTool format --standalone --cluster-id "$cluster_id" \
+        --config "$(properties_file)" >>"$(broker_log)" 2>&1 9>&- || {
+        show_log_end
+        die "could not format $(storage_dir); the reason is above"
+    }
+}
+
+# Removes the storage, and only in a directory this script wrote its settings to.
+wipe_storage() {
+    [[ -e $(storage_dir) ]] || return 0
+    [[ $(head -n 1 "$(properties_file)" 2>/dev/null) == "$properties_marker" ]] ||
+        die "$data was not made by this script (its server.properties is missing or another's): choose another --data or remove it by hand"
+    rm -rf -- "$(storage_dir)"
+}
+
+# --- commands ----------------------------------------------------------------------------------------
+
+start() {
+    local java libs pid
+    mkdir -p "$data"
+    data=$(absolute "$data")
+    take_turn "$data/lock" "$turn_timeout_s"
+    if [[ $fresh == no ]] && pid=$(running_pid); then
+        [[ $(recorded_port) == "$port" ]] ||
+            die "the broker of $data runs already on port $(recorded_port), not $port (pid $pid): stop it first or choose another --data"
+        wait_until_ready "$pid" "$port"
+        printf 'kafka runs already on %s:%s (pid %s)\n' "$host" "$port" "$pid"
+        return
+    fi
+    java=$(find_java)
+    libs=$(fetch_artifacts)
+    if [[ $fresh == yes ]]; then
+        stop_broker || true
+        wipe_storage
+    fi
+    require_free_port "$port" --port
+    require_free_port "$controller_port" --controller-port
+    : >"$(broker_log)"
+    write_properties
+    format_storage "$java" "$libs"
+    launch_broker "$java" "$libs"
+    pid=$(cat "$(pid_file)")
+    wait_until_ready "$pid" "$port"
+    printf 'kafka %s runs on %s:%s (pid %s, data %s)\n' "$(kafka_version)" "$host" "$port" "$pid" "$data"
+}
+
+# Starts the broker in the background, free of this terminal, and writes its pid file.
+launch_broker() {
+    local java=$1 libs=$2
+    nohup "$java" "-Xmx$heap" -XX:+ExitOnOutOfMemoryError -Djava.awt.headless=true \
+        "-Dlog4j2.configurationFile=$log4j_config" -cp "$libs/*" \
+        kafka.Kafka "$(properties_file)" </dev/null >>"$(broker_log)" 2>&1 9>&- &
+    printf '%s\n' "$!" >"$(pid_file)"
+}
+
+# Ends the broker if it runs and waits until it is gone; fails if there was none.
+stop_broker() {
+    local pid deadline
+    pid=$(running_pid) || { rm -f "$(pid_file)"; return 1; }
+    kill -TERM "$pid" 2>/dev/null || true
+    deadline=$((SECONDS + stop_timeout_s))
+    while running_pid >/dev/null; do
+        if ((SECONDS >= deadline)); then
+            say "the broker (pid $pid) did not end within $stop_timeout_s s of SIGTERM: sending SIGKILL (the next start recovers its logs)"
+            kill -KILL "$pid" 2>/dev/null || true
+            while running_pid >/dev/null; do sleep 0.1; done
+        else
+            sleep 0.1
+        fi
+    done
+    rm -f "$(pid_file)"
+}
+
+stop() {
+    if [[ ! -d $data ]]; then
+        printf 'kafka does not run (nothing in %s)\n' "$data"
+        return
+    fi
+    take_turn "$data/lock" "$turn_timeout_s"
+    if stop_broker; then
+        printf 'kafka stopped (data kept in %s)\n' "$data"
+    else
+        printf 'kafka does not run (data in %s)\n' "$data"
+    fi
+}
+
+status() {
+    local pid
+    if pid=$(running_pid); then
+        if broker_answers "$(recorded_port)"; then
+            printf 'kafka runs on %s:%s (pid %s, data %s)\n' "$host" "$(recorded_port)" "$pid" "$data"
+        else
+            printf 'kafka process runs (pid %s) but does not answer on %s:%s; see %s\n' \
+                "$pid" "$host" "$(recorded_port)" "$(broker_log)"
+            return 1
+        fi
+    else
+        printf 'kafka does not run (data directory %s)\n' "$data"
+        return 3
+    fi
+}
+
+parse_options "$@"
+"$command"
