@@ -4,3 +4,4 @@
 //! publishes; the runner joins them. See ARCHITECTURE.md for the map.
 
 pub mod fleet;
+pub mod runner;

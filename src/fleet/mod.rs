@@ -6,8 +6,8 @@ pub mod emit;
 pub mod faults;
 pub mod plant;
 pub mod price;
-pub mod synth;
 pub mod stream;
+pub mod synth;
 pub mod trajectory;
 
 /// One agent run as its source describes it: what was said and called, in order.

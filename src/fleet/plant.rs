@@ -28,9 +28,12 @@ pub fn into_input(input: &str, start: &Start, rng: &mut fastrand::Rng) -> String
 /// The planted sentence of a draw and the values in it.
 pub fn sentence(draw: u64) -> (String, Planted) {
     let mut rng = fastrand::Rng::with_seed(draw);
-    let digits = |rng: &mut fastrand::Rng, n: usize| -> String { (0..n).map(|_| char::from(b'0' + rng.u8(..10))).collect() };
+    let digits =
+        |rng: &mut fastrand::Rng, n: usize| -> String { (0..n).map(|_| char::from(b'0' + rng.u8(..10))).collect() };
     match draw / INPUTS_PER_PLANT % 6 {
-        0 => say("EMAIL", "Please write to ", format!("casey.{}@example.org", digits(&mut rng, 6)), " when it is done."),
+        0 => {
+            say("EMAIL", "Please write to ", format!("casey.{}@example.org", digits(&mut rng, 6)), " when it is done.")
+        }
         1 => say("PHONE", "You can call me at ", format!("+1 212-555-0{}", digits(&mut rng, 3)), " after noon."),
         2 => say("CREDIT_CARD", "My card number is ", card(&format!("4{}", digits(&mut rng, 14))), "."),
         3 => say("IBAN", "Refund it to IBAN ", iban("DE", &digits(&mut rng, 18)), " please."),
@@ -39,7 +42,8 @@ pub fn sentence(draw: u64) -> (String, Planted) {
             say("SSN", "My social security number is ", ssn, ".")
         }
         _ => {
-            let key: String = (0..16).map(|_| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[rng.usize(..32)])).collect();
+            let key: String =
+                (0..16).map(|_| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[rng.usize(..32)])).collect();
             say("SECRET", "Use the key ", format!("AKIA{key}"), " for the bucket.")
         }
     }

@@ -31,7 +31,11 @@ fn steps(item: &Value, environment: &str) -> Vec<Step> {
         let result = plain(&history["observations"][turn]);
         let arguments = serde_json::json!({ "command": action }).to_string();
         let failed = history["valid_action"][turn].as_bool() == Some(false);
-        steps.push(Step::Model { input: std::mem::replace(&mut input, result.clone()), output: action, calls_tools: true });
+        steps.push(Step::Model {
+            input: std::mem::replace(&mut input, result.clone()),
+            output: action,
+            calls_tools: true,
+        });
         steps.push(Step::Tool { name: environment.to_owned(), arguments, result, failed });
     }
     if let Some(Step::Tool { result, .. }) = steps.last() {

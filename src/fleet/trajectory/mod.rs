@@ -30,7 +30,9 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Run>> {
         runs.extend(read_file(file).with_context(|| format!("cannot read agent runs from {}", file.display()))?);
     }
     if runs.is_empty() {
-        bail!("no agent runs found in {paths:?}: expected .json or .jsonl files of tau-bench, InterCode or chat format");
+        bail!(
+            "no agent runs found in {paths:?}: expected .json or .jsonl files of tau-bench, InterCode or chat format"
+        );
     }
     Ok(runs)
 }
@@ -55,7 +57,9 @@ fn read_file(file: &Path) -> anyhow::Result<Vec<Run>> {
     let text = std::fs::read_to_string(file)?;
     let stem = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let value = match file.extension().is_some_and(|e| e == "jsonl") {
-        true => Value::Array(text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str).collect::<Result<_, _>>()?),
+        true => Value::Array(
+            text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str).collect::<Result<_, _>>()?,
+        ),
         false => serde_json::from_str(&text)?,
     };
     parse(&value, &stem)

@@ -51,14 +51,21 @@ fn intercode_turns_are_a_model_call_and_a_tool_call() {
     assert_eq!(runs[0].agent_id, "bash-vicuna");
     assert_eq!(
         runs[0].steps,
-        [model("list", "ls", true), tool("bash", r#"{"command":"ls"}"#, "a b", true), Step::Output { text: "a b".into() }]
+        [
+            model("list", "ls", true),
+            tool("bash", r#"{"command":"ls"}"#, "a b", true),
+            Step::Output { text: "a b".into() }
+        ]
     );
 }
 
 #[test]
 fn chat_format_is_read_as_a_document_or_a_list() {
-    let messages = json!([{"role": "user", "content": [{"type": "text", "text": "hi"}]}, {"role": "assistant", "content": "yo"}]);
-    for document in [messages.clone(), json!({ "messages": messages }), json!([{ "messages": messages, "model": "claude-3" }])] {
+    let messages =
+        json!([{"role": "user", "content": [{"type": "text", "text": "hi"}]}, {"role": "assistant", "content": "yo"}]);
+    for document in
+        [messages.clone(), json!({ "messages": messages }), json!([{ "messages": messages, "model": "claude-3" }])]
+    {
         let runs = parse(&document, "chats").expect("chat format");
         assert_eq!(runs[0].steps, [model("hi", "yo", false), Step::Output { text: "yo".into() }]);
     }

@@ -1,0 +1,52 @@
+//! From a log record to what a stage reads. Decoding is total: a bad record becomes a [`Reject`].
+
+use processors::stage::Sourced;
+use schemas::codec::{DecodeError, Derived, codec};
+use schemas::event::{CleanEvent, RawEvent};
+use schemas::id::Sha256;
+use schemas::record::{Record, SourceRef};
+use schemas::reject::{Reject, RejectReason};
+
+/// What a stage can read.
+pub trait StageInput: Sized + Send {
+    /// Decodes one record.
+    ///
+    /// # Errors
+    /// The record's bytes are at fault: it goes to the dead-letter topic.
+    fn decode(record: &Record) -> Result<Sourced<Self>, Reject>;
+}
+
+impl StageInput for RawEvent {
+    fn decode(record: &Record) -> Result<Sourced<Self>, Reject> {
+        let value = codec().decode(record.value.as_deref()).map_err(|e| reject(record, e))?;
+        let sha256 = Sha256::of(record.value.as_deref().unwrap_or_default());
+        Ok(sourced(record, SourceRef { offset: record.at.offset, sha256 }, value))
+    }
+}
+
+impl StageInput for CleanEvent {
+    fn decode(record: &Record) -> Result<Sourced<Self>, Reject> {
+        let value = codec().decode(record.value.as_deref()).map_err(|e| reject(record, e))?;
+        let source = SourceRef::from_headers(&record.headers).ok_or_else(|| Reject {
+            at: record.at,
+            reason: RejectReason::Malformed,
+            detail: "the record does not say which source record it stems from".to_owned(),
+        })?;
+        Ok(sourced(record, source, value))
+    }
+}
+
+impl StageInput for Derived {
+    fn decode(record: &Record) -> Result<Sourced<Self>, Reject> {
+        let value = codec().decode_derived(record.value.as_deref()).map_err(|e| reject(record, e))?;
+        Ok(sourced(record, SourceRef { offset: record.at.offset, sha256: Sha256::ZERO }, value))
+    }
+}
+
+fn sourced<T>(record: &Record, source: SourceRef, value: T) -> Sourced<T> {
+    Sourced { at: record.at, broker_time: record.timestamp, source, value }
+}
+
+fn reject(record: &Record, error: DecodeError) -> Reject {
+    Reject { at: record.at, reason: error.reason, detail: error.detail }
+}
