@@ -12,7 +12,8 @@ use schemas::text::Content;
 use schemas::time::TimestampMicros;
 
 use super::faults::{BURST_FACTOR, Faults, OUTAGE_FAIL_PERCENT};
-use super::{Run, Step, plant, price, tokens_of};
+use super::plant::{self, Planted};
+use super::{Run, Step, price, tokens_of};
 
 /// An event with the time at which its agent hands it over.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,10 +61,11 @@ struct Emitter<'a> {
     calls: u32,
     last_output_call: String,
     events: Vec<Timed>,
+    planted: Vec<Planted>,
 }
 
-/// Every event of a run, in order.
-pub fn session_events(run: &Run, start: &Start, faults: &Faults) -> Vec<Timed> {
+/// Every event of a run, in order, and the values planted in them.
+pub fn session_events(run: &Run, start: &Start, faults: &Faults) -> (Vec<Timed>, Vec<Planted>) {
     let mut emitter = Emitter {
         run,
         start,
@@ -76,6 +78,7 @@ pub fn session_events(run: &Run, start: &Start, faults: &Faults) -> Vec<Timed> {
         calls: 0,
         last_output_call: String::new(),
         events: Vec::new(),
+        planted: Vec::new(),
     };
     emitter.started();
     for step in &run.steps {
@@ -83,7 +86,7 @@ pub fn session_events(run: &Run, start: &Start, faults: &Faults) -> Vec<Timed> {
     }
     emitter.evaluated();
     emitter.ended();
-    emitter.events
+    (emitter.events, emitter.planted)
 }
 
 fn session_header(run: &Run, start: &Start) -> EventHeader {
@@ -153,7 +156,8 @@ impl Emitter<'_> {
         // A person reads and types; a tool result is passed on at once.
         let from_user = !matches!(self.events.last().map(|e| &e.event), Some(RawEvent::ToolCallCompleted(_)));
         self.wait(if from_user { 4_000.0 } else { 20.0 });
-        let input = plant::into_input(input, self.start, &mut self.rng);
+        let (input, planted) = plant::into_input(input, self.start, &mut self.rng);
+        self.planted.extend(planted);
         let mut attempt = 1;
         while self.provider_fails() && attempt <= 3 {
             self.failed_model(attempt);

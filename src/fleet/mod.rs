@@ -4,6 +4,7 @@
 
 pub mod emit;
 pub mod faults;
+pub mod malformed;
 pub mod plant;
 pub mod price;
 pub mod stream;

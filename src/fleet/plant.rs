@@ -16,13 +16,14 @@ pub struct Planted {
 
 const INPUTS_PER_PLANT: u64 = 20;
 
-/// `input`, or now and then `input` with a sentence that holds planted values.
-pub fn into_input(input: &str, start: &Start, rng: &mut fastrand::Rng) -> String {
+/// `input`, or now and then `input` with a sentence that holds a planted value, and that value.
+pub fn into_input(input: &str, start: &Start, rng: &mut fastrand::Rng) -> (String, Option<Planted>) {
     let draw = rng.u64(..);
     if start.copy > 0 || !draw.is_multiple_of(INPUTS_PER_PLANT) {
-        return input.to_owned();
+        return (input.to_owned(), None);
     }
-    format!("{input}\n{}", sentence(draw).0)
+    let (sentence, planted) = sentence(draw);
+    (format!("{input}\n{sentence}"), Some(planted))
 }
 
 /// The planted sentence of a draw and the values in it.
