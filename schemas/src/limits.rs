@@ -16,3 +16,9 @@ pub const JSON_DEPTH_MAX: usize = 64;
 pub const EVENT_TIME_MS_MIN: i64 = 946_684_800_000;
 /// Most that an event's clock may run ahead of the broker's, milliseconds (one day).
 pub const CLOCK_AHEAD_MS_MAX: i64 = 86_400_000;
+/// Newest envelope layout that is understood.
+pub const SPEC_VERSION_MAX: i32 = 1;
+/// Longest id or name in an event header, bytes.
+pub const ID_BYTES_MAX: usize = 256;
+/// The tenant of what belongs to no customer: ticks, keys, schemas, segments, logs.
+pub const SYSTEM_TENANT: &str = "_system";

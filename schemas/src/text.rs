@@ -14,6 +14,11 @@ mod private {
     impl Sealed for super::CleanText {}
 }
 
+/// Why redacted content is refused where raw text is wanted.
+pub(crate) const CLEAN_ON_RAW: &str = "content is redacted already: a clean event on a raw topic";
+/// Why raw content is refused where redacted text is wanted.
+pub(crate) const RAW_ON_CLEAN: &str = "content is not redacted: a raw event on a clean topic";
+
 /// Text in a content field: [`RawText`] or [`CleanText`].
 pub trait Text: private::Sealed + Clone + PartialEq + fmt::Debug + Default + 'static {
     /// Reads wire text; `redaction` is the content's redaction field.
@@ -49,7 +54,7 @@ impl Text for RawText {
     fn from_wire(text: String, redaction: &str) -> Result<Self, &'static str> {
         match redaction.is_empty() {
             true => Ok(Self(text)),
-            false => Err("content is redacted already: a clean event on a raw topic"),
+            false => Err(CLEAN_ON_RAW),
         }
     }
     fn as_wire(&self) -> &str {
@@ -77,7 +82,7 @@ impl Text for CleanText {
     fn from_wire(text: String, redaction: &str) -> Result<Self, &'static str> {
         match redaction.is_empty() {
             false => Ok(Self(text)),
-            true => Err("content is not redacted: a raw event on a clean topic"),
+            true => Err(RAW_ON_CLEAN),
         }
     }
     fn as_wire(&self) -> &str {
@@ -142,12 +147,20 @@ struct Wire {
     text: String,
     #[serde(default)]
     redaction: String,
-    #[serde(default)]
+    #[serde(default = "plain")]
     media_type: String,
-    #[serde(default)]
+    #[serde(default = "unknown")]
     raw_bytes: i64,
     #[serde(default)]
     sealed: Option<Sealed>,
+}
+
+fn plain() -> String {
+    "text/plain".to_owned()
+}
+
+fn unknown() -> i64 {
+    -1
 }
 
 impl<'de, T: Text> Deserialize<'de> for Content<T> {

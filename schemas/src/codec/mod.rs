@@ -3,13 +3,27 @@
 //! Decoding is total: any bytes give an event or a reason. It performs no I/O: schemas that a
 //! registry assigned ids to are handed in.
 
-use std::sync::OnceLock;
+pub(crate) mod datum;
+mod foreign;
+mod frame;
+mod header;
+mod published;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::event::{Alert, ControlTotal, Event, Signal, Watermark, WriterSpan};
+use crate::event::{Alert, ControlTotal, Event, EventKind, Signal, Watermark, WriterSpan, read_record, with_record};
 use crate::reject::RejectReason;
 use crate::text::{CleanText, Text};
+use datum::{Datum, Fault, Input};
+use foreign::Foreign;
+use frame::Frame;
+pub use header::validate_header;
+pub use published::{PublishedSchema, published_schemas};
 
 /// Why bytes are not an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +33,16 @@ pub struct DecodeError {
     pub reason: RejectReason,
     /// One sentence, free of the record's content.
     pub detail: String,
+}
+
+/// A schema that records cannot be read with; nothing about a record is known yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("schema {schema} cannot be used: {reason}")]
+pub struct SchemaError {
+    /// The schema's name, or the start of its text.
+    pub schema: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A record that a processor derives from events.
@@ -39,40 +63,257 @@ pub enum Derived {
     ControlTotal(ControlTotal),
 }
 
-/// Encoder and decoder with every schema parsed once.
-#[derive(Debug)]
-pub struct Codec {}
+/// The records of [`Derived`] that are not events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum DerivedKind {
+    Signal,
+    WriterSpan,
+    Watermark,
+    Alert,
+    ControlTotal,
+}
+
+impl DerivedKind {
+    const ALL: [DerivedKind; 5] = [Self::Signal, Self::WriterSpan, Self::Watermark, Self::Alert, Self::ControlTotal];
+
+    const fn record_name(self) -> &'static str {
+        match self {
+            Self::Signal => "Signal",
+            Self::WriterSpan => "WriterSpan",
+            Self::Watermark => "Watermark",
+            Self::Alert => "Alert",
+            Self::ControlTotal => "ControlTotal",
+        }
+    }
+}
+
+/// What a record becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// The event of that record.
+    Event(EventKind),
+    /// The derived record.
+    Derived(DerivedKind),
+    /// [`Extension`]: a record that is not in the catalogue.
+    Unknown,
+}
+
+impl Kind {
+    fn all() -> impl Iterator<Item = Kind> {
+        EventKind::ALL.iter().copied().map(Kind::Event).chain(DerivedKind::ALL.map(Kind::Derived))
+    }
+
+    fn record_name(self) -> &'static str {
+        match self {
+            Kind::Event(kind) => kind.record_name(),
+            Kind::Derived(kind) => kind.record_name(),
+            Kind::Unknown => "a record of unknown type",
+        }
+    }
+
+    fn of_record(name: &apache_avro::schema::Name) -> Option<Kind> {
+        let ours = name.namespace() == Some(published::NAMESPACE);
+        Kind::all().find(|kind| ours && kind.record_name() == name.name())
+    }
+}
+
+/// How to read the records of one writer's schema.
+#[derive(Debug, Clone)]
+enum Writer {
+    /// Our own schema: by position.
+    Ours(Kind),
+    /// Any other: by the schema.
+    Foreign(Arc<Foreign>),
+}
+
+impl Writer {
+    fn kind(&self) -> Kind {
+        match self {
+            Writer::Ours(kind) => *kind,
+            Writer::Foreign(foreign) => foreign.kind,
+        }
+    }
+
+    fn read<R: Datum + serde::de::DeserializeOwned>(&self, body: &[u8]) -> Result<R, Fault> {
+        match self {
+            Writer::Ours(_) => {
+                let mut input = Input(body);
+                let record = R::read(&mut input)?;
+                if input.0.is_empty() { Ok(record) } else { Err(Fault::Truncated) }
+            }
+            Writer::Foreign(foreign) => foreign.read(body),
+        }
+    }
+
+    fn read_event<T: Text>(&self, kind: EventKind, body: &[u8]) -> Result<Event<T>, Fault> {
+        macro_rules! read {
+            ($name:ident) => {
+                self.read(body).map(Event::$name)
+            };
+        }
+        read_record!(kind, read)
+    }
+
+    fn read_derived(&self, kind: DerivedKind, body: &[u8]) -> Result<Derived, Fault> {
+        match kind {
+            DerivedKind::Signal => self.read(body).map(Derived::Signal),
+            DerivedKind::WriterSpan => self.read(body).map(Derived::WriterSpan),
+            DerivedKind::Watermark => self.read(body).map(Derived::Watermark),
+            DerivedKind::Alert => self.read(body).map(Derived::Alert),
+            DerivedKind::ControlTotal => self.read(body).map(Derived::ControlTotal),
+        }
+    }
+
+    fn read_unknown<T: Text>(&self, body: &[u8]) -> Result<Event<T>, Fault> {
+        match self {
+            Writer::Ours(_) => Err(Fault::Malformed("it is of no type")),
+            Writer::Foreign(foreign) => foreign.read_unknown::<T>(body).map(Event::Extension),
+        }
+    }
+}
+
+/// Encoder and decoder with every schema parsed once. A clone shares the schemas.
+#[derive(Debug, Clone)]
+pub struct Codec {
+    fingerprints: BTreeMap<[u8; 8], Writer>,
+    ids: BTreeMap<u32, Writer>,
+    frames: BTreeMap<Kind, Frame>,
+}
 
 /// The codec for single-object frames, built at first use.
 pub fn codec() -> &'static Codec {
     static CODEC: OnceLock<Codec> = OnceLock::new();
-    CODEC.get_or_init(|| Codec {})
+    CODEC.get_or_init(Codec::new)
 }
 
 impl Codec {
+    fn new() -> Self {
+        let kinds = || Kind::all().zip(published_schemas());
+        Self {
+            fingerprints: kinds().map(|(kind, schema)| (schema.fingerprint, Writer::Ours(kind))).collect(),
+            ids: BTreeMap::new(),
+            frames: kinds().map(|(kind, schema)| (kind, Frame::Fingerprint(schema.fingerprint))).collect(),
+        }
+    }
+
+    /// Reads single-object frames of these schemas too: earlier or later versions of ours, and records
+    /// that are not in the catalogue, which become an [`Extension`].
+    ///
+    /// # Errors
+    /// A schema that cannot be read with: configuration, stop.
+    pub fn with_schemas<'a>(mut self, schemas: impl IntoIterator<Item = &'a str>) -> Result<Self, SchemaError> {
+        for text in schemas {
+            let (fingerprint, writer) = self.writer(text)?;
+            self.fingerprints.insert(fingerprint, writer);
+        }
+        Ok(self)
+    }
+
+    /// Reads Confluent frames with these ids too, each with the schema that the registry holds for it.
+    ///
+    /// # Errors
+    /// A schema that cannot be read with: records with its id are to be held back until it can.
+    pub fn with_registry_ids(mut self, ids: BTreeMap<u32, String>) -> Result<Self, SchemaError> {
+        for (id, text) in ids {
+            let writer = self.writer(&text)?.1;
+            self.ids.insert(id, writer);
+        }
+        Ok(self)
+    }
+
+    /// Writes Confluent frames for these records (names without namespace), single-object frames for
+    /// all others. The registry must hold our schema ([`published_schemas`]) under that id.
+    pub fn emitting_registry_ids(mut self, ids: &BTreeMap<String, u32>) -> Self {
+        for kind in Kind::all() {
+            if let Some(id) = ids.get(kind.record_name()) {
+                self.frames.insert(kind, Frame::Registry(*id));
+                self.ids.entry(*id).or_insert(Writer::Ours(kind));
+            }
+        }
+        self
+    }
+
+    fn writer(&self, text: &str) -> Result<([u8; 8], Writer), SchemaError> {
+        let fingerprint = published::fingerprint_of_text(text)?;
+        match self.fingerprints.get(&fingerprint) {
+            Some(known) => Ok((fingerprint, known.clone())),
+            None => Ok((fingerprint, Writer::Foreign(Arc::new(Foreign::parse(text)?)))),
+        }
+    }
+
     /// Frame and bytes of an event.
-    pub fn encode<T: Text>(&self, _event: &Event<T>) -> Bytes {
-        Bytes::new()
+    pub fn encode<T: Text>(&self, event: &Event<T>) -> Bytes {
+        with_record!(event, record => self.frame_and_bytes(Kind::Event(event.kind()), record))
+    }
+
+    /// Frame and bytes of a derived record.
+    pub fn encode_derived(&self, record: &Derived) -> Bytes {
+        match record {
+            Derived::Event(event) => self.encode(event),
+            Derived::Signal(record) => self.frame_and_bytes(Kind::Derived(DerivedKind::Signal), record),
+            Derived::WriterSpan(record) => self.frame_and_bytes(Kind::Derived(DerivedKind::WriterSpan), record),
+            Derived::Watermark(record) => self.frame_and_bytes(Kind::Derived(DerivedKind::Watermark), record),
+            Derived::Alert(record) => self.frame_and_bytes(Kind::Derived(DerivedKind::Alert), record),
+            Derived::ControlTotal(record) => self.frame_and_bytes(Kind::Derived(DerivedKind::ControlTotal), record),
+        }
+    }
+
+    fn frame_and_bytes(&self, kind: Kind, record: &impl Datum) -> Bytes {
+        // Most events are smaller than this; what is left over is given back.
+        let mut out = Vec::with_capacity(1_024);
+        if let Some(frame) = self.frames.get(&kind) {
+            frame.put(&mut out);
+        }
+        record.write(&mut out);
+        Bytes::from(out.into_boxed_slice())
     }
 
     /// The event in a record's value.
     ///
     /// # Errors
     /// The reason for the dead-letter topic; the bytes are at fault, not the system.
-    pub fn decode<T: Text>(&self, _value: Option<&[u8]>) -> Result<Event<T>, DecodeError> {
-        Err(DecodeError { reason: RejectReason::Empty, detail: String::new() })
-    }
-
-    /// Frame and bytes of a derived record.
-    pub fn encode_derived(&self, _record: &Derived) -> Bytes {
-        Bytes::new()
+    pub fn decode<T: Text>(&self, value: Option<&[u8]>) -> Result<Event<T>, DecodeError> {
+        let (writer, body) = self.open(value)?;
+        let read = match writer.kind() {
+            Kind::Event(kind) => writer.read_event(kind, body),
+            Kind::Unknown => writer.read_unknown(body),
+            Kind::Derived(_) => Err(Fault::WrongTopic("it is a derived record and not an event")),
+        };
+        read.map_err(|fault| error(writer.kind(), fault))
     }
 
     /// The derived record in a record's value (events decode as [`Derived::Event`]).
     ///
     /// # Errors
     /// As [`Codec::decode`].
-    pub fn decode_derived(&self, _value: Option<&[u8]>) -> Result<Derived, DecodeError> {
-        Err(DecodeError { reason: RejectReason::Empty, detail: String::new() })
+    pub fn decode_derived(&self, value: Option<&[u8]>) -> Result<Derived, DecodeError> {
+        let (writer, body) = self.open(value)?;
+        let read = match writer.kind() {
+            Kind::Event(kind) => writer.read_event(kind, body).map(Derived::Event),
+            Kind::Unknown => writer.read_unknown(body).map(Derived::Event),
+            Kind::Derived(kind) => writer.read_derived(kind, body),
+        };
+        read.map_err(|fault| error(writer.kind(), fault))
     }
+
+    fn open<'a>(&self, value: Option<&'a [u8]>) -> Result<(&Writer, &'a [u8]), DecodeError> {
+        let (frame, body) = frame::split(value)?;
+        let (writer, what) = match &frame {
+            Frame::Fingerprint(fingerprint) => (self.fingerprints.get(fingerprint), "fingerprint"),
+            Frame::Registry(id) => (self.ids.get(id), "registry id"),
+        };
+        let unknown =
+            || DecodeError { reason: RejectReason::UnknownSchema, detail: format!("no schema has {what} {frame}") };
+        writer.map(|writer| (writer, body)).ok_or_else(unknown)
+    }
+}
+
+fn error(kind: Kind, fault: Fault) -> DecodeError {
+    let (reason, detail) = match fault {
+        Fault::Truncated => (RejectReason::Truncated, "it ends before the value does or after it"),
+        Fault::InvalidUtf8 => (RejectReason::InvalidUtf8, "a string is not UTF-8"),
+        Fault::WrongTopic(detail) => (RejectReason::WrongTopic, detail),
+        Fault::Malformed(detail) => (RejectReason::Malformed, detail),
+    };
+    DecodeError { reason, detail: format!("{}: {detail}", kind.record_name()) }
 }

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::datum::record_datum;
 use crate::id::{Blob, Sha256, SpanId, TraceId, Uuid};
 use crate::text::{CleanText, Content, RawText, Text};
 use crate::time::TimestampMicros;
 
 /// One source for or against a claim.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClaimEvidence {
     /// Source.
@@ -24,16 +25,7 @@ pub struct ClaimEvidence {
     pub retrieved_at: Option<TimestampMicros>,
 }
 
-impl Default for ClaimEvidence {
-    fn default() -> Self {
-        Self {
-            source_id: Default::default(),
-            stance: Default::default(),
-            content_digest: Default::default(),
-            retrieved_at: Default::default(),
-        }
-    }
-}
+record_datum!(ClaimEvidence { source_id, stance, content_digest, retrieved_at });
 
 /// Envelope common to every event. Field order is frozen; new fields are appended with a default; nothing is renamed or re-typed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,8 +127,40 @@ impl Default for EventHeader {
     }
 }
 
+record_datum!(EventHeader {
+    spec_version,
+    event_id,
+    event_type,
+    event_time,
+    clock_error_ms,
+    tenant_id,
+    environment,
+    release_stage,
+    agent_id,
+    agent_version,
+    agent_instance_id,
+    session_id,
+    parent_session_id,
+    seq,
+    prev_hash,
+    producer_id,
+    producer_epoch,
+    producer_seq,
+    principal,
+    on_behalf_of,
+    trace_id,
+    span_id,
+    causation_id,
+    subject_refs,
+    data_class,
+    jurisdiction,
+    source,
+    capture,
+    ext
+});
+
 /// A session that its writer holds open.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OpenSession {
     /// Session.
@@ -145,14 +169,10 @@ pub struct OpenSession {
     pub last_seq: i64,
 }
 
-impl Default for OpenSession {
-    fn default() -> Self {
-        Self { id: Default::default(), last_seq: Default::default() }
-    }
-}
+record_datum!(OpenSession { id, last_seq });
 
 /// Who acts, or on whose authority.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Principal {
     /// user, service_account, org, schedule, system. Never "model".
@@ -165,16 +185,7 @@ pub struct Principal {
     pub authn_event_id: String,
 }
 
-impl Default for Principal {
-    fn default() -> Self {
-        Self {
-            r#type: Default::default(),
-            id: Default::default(),
-            auth_method: Default::default(),
-            authn_event_id: Default::default(),
-        }
-    }
-}
+record_datum!(Principal { r#type, id, auth_method, authn_event_id });
 
 /// Content that may hold personal or confidential data, encrypted. Destroying the key erases the content without touching the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -210,8 +221,10 @@ impl Default for Sealed {
     }
 }
 
+record_datum!(Sealed { key_id, alg, ct, mac, len, uri, ct_sha256 });
+
 /// A half-open range of sequence numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SeqSpan {
     /// First.
@@ -220,11 +233,7 @@ pub struct SeqSpan {
     pub next: i64,
 }
 
-impl Default for SeqSpan {
-    fn default() -> Self {
-        Self { first: Default::default(), next: Default::default() }
-    }
-}
+record_datum!(SeqSpan { first, next });
 
 /// Something that a person should look at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -305,6 +314,31 @@ impl Default for Alert {
     }
 }
 
+record_datum!(Alert {
+    fingerprint,
+    status,
+    severity,
+    alert_class,
+    tenant_id,
+    subject_kind,
+    subject,
+    environment,
+    metric,
+    observed,
+    expected,
+    p_value,
+    score,
+    starts_at,
+    ends_at,
+    updated_at,
+    reason,
+    detector,
+    contributing,
+    count,
+    event_ids,
+    labels
+});
+
 /// How many records one partition of one hop held in one hour; an hour is closed once time has passed its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -354,8 +388,23 @@ impl Default for ControlTotal {
     }
 }
 
+record_datum!(ControlTotal {
+    hop,
+    topic,
+    partition,
+    hour,
+    records,
+    ticks,
+    rejected,
+    offset_first,
+    offset_next,
+    duplicates,
+    counts_by_type,
+    closed
+});
+
 /// What one partition saw of one subject in one window: the input of the anomaly scores.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Signal {
     /// Tenant.
@@ -382,26 +431,22 @@ pub struct Signal {
     pub event_ids: Vec<Uuid>,
 }
 
-impl Default for Signal {
-    fn default() -> Self {
-        Self {
-            tenant_id: Default::default(),
-            subject_kind: Default::default(),
-            subject: Default::default(),
-            environment: Default::default(),
-            window_first: Default::default(),
-            window_next: Default::default(),
-            source_partition: Default::default(),
-            ordinal: Default::default(),
-            values: Default::default(),
-            counts: Default::default(),
-            event_ids: Default::default(),
-        }
-    }
-}
+record_datum!(Signal {
+    tenant_id,
+    subject_kind,
+    subject,
+    environment,
+    window_first,
+    window_next,
+    source_partition,
+    ordinal,
+    values,
+    counts,
+    event_ids
+});
 
 /// A partition has reported everything up to a time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Watermark {
     /// The time.
@@ -412,11 +457,7 @@ pub struct Watermark {
     pub source_partitions: i32,
 }
 
-impl Default for Watermark {
-    fn default() -> Self {
-        Self { at: Default::default(), source_partition: Default::default(), source_partitions: Default::default() }
-    }
-}
+record_datum!(Watermark { at, source_partition, source_partitions });
 
 /// The producer sequence numbers that one partition saw of one writer since its last report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -457,6 +498,18 @@ impl Default for WriterSpan {
         }
     }
 }
+
+record_datum!(WriterSpan {
+    tenant_id,
+    producer_id,
+    producer_epoch,
+    agent_id,
+    source_partition,
+    ordinal,
+    spans,
+    last_claimed,
+    closed
+});
 
 /// An entitlement was given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -510,6 +563,22 @@ impl Default for AccessGranted {
     }
 }
 
+record_datum!(AccessGranted {
+    h,
+    grantee_kind,
+    grantee,
+    resource,
+    actions,
+    role,
+    requested_by,
+    approved_by,
+    ticket,
+    idp_event_id,
+    effective_at,
+    expires_at,
+    leaver_at
+});
+
 /// An item of a review campaign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -546,6 +615,8 @@ impl Default for AccessReview {
         }
     }
 }
+
+record_datum!(AccessReview { h, campaign_id, reviewer, due_at, completed_at, population, kept, revoked });
 
 /// An entitlement was taken away.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -599,6 +670,22 @@ impl Default for AccessRevoked {
     }
 }
 
+record_datum!(AccessRevoked {
+    h,
+    grantee_kind,
+    grantee,
+    resource,
+    actions,
+    role,
+    requested_by,
+    approved_by,
+    ticket,
+    idp_event_id,
+    effective_at,
+    expires_at,
+    leaver_at
+});
+
 /// A human answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -642,6 +729,8 @@ impl<T: Text> Default for ApprovalDecided<T> {
         }
     }
 }
+
+record_datum!(ApprovalDecided<T> { h, approval_id, approver, decision, edited_action_digest, context_digest_seen, decided_at, channel, reason, approver_signature });
 
 /// A human gate opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -687,6 +776,8 @@ impl<T: Text> Default for ApprovalRequested<T> {
     }
 }
 
+record_datum!(ApprovalRequested<T> { h, approval_id, decision_id, tool_call_id, action_digest, context, context_digest, risk_tier, approver_group, expires_at });
+
 /// Someone read the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -724,6 +815,8 @@ impl Default for AuditLogAccessed {
     }
 }
 
+record_datum!(AuditLogAccessed { h, reader, mfa, purpose, ticket, query_sha256, rows, decrypted_keys });
+
 /// A restore drill.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -758,6 +851,8 @@ impl Default for BackupRestoreTest {
     }
 }
 
+record_datum!(BackupRestoreTest { h, backup_id, restored_at, verified_origin, verified_size, verified_root, ok });
+
 /// A cost guard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -789,6 +884,8 @@ impl Default for Budget {
     }
 }
 
+record_datum!(Budget { h, scope, limit_micros, spent_micros, threshold_pct, action });
+
 /// Drift seen in traffic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -816,6 +913,8 @@ impl Default for ChangeObserved {
         }
     }
 }
+
+record_datum!(ChangeObserved { h, object_kind, first_seen_value, first_event_id, matched_change_id });
 
 /// A step in the life of a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -887,6 +986,28 @@ impl Default for ChangeRecorded {
     }
 }
 
+record_datum!(ChangeRecorded {
+    h,
+    change_id,
+    object_kind,
+    object_id,
+    from,
+    to,
+    artifact_sha256,
+    phase,
+    at,
+    ticket,
+    pr_id,
+    vcs_commit,
+    author,
+    reviewers,
+    approved_by,
+    test_evidence_sha256,
+    eval_run_id,
+    emergency,
+    retro_approved_at
+});
+
 /// The verdict on one claim.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -946,6 +1067,8 @@ impl<T: Text> Default for ClaimVerified<T> {
     }
 }
 
+record_datum!(ClaimVerified<T> { h, claim_id, output_id, claim, verifier, verifier_version, score, verdict, threshold_policy_id, threshold_version, threshold, evidence, decided_at, action, reverify_of });
+
 /// A consent or opt-out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -976,6 +1099,8 @@ impl Default for ConsentRecorded {
         }
     }
 }
+
+record_datum!(ConsentRecorded { h, subject_ref, purpose, state, basis, notice_version });
 
 /// An agent was stopped or limited.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1016,6 +1141,18 @@ impl Default for ContainmentAction {
         }
     }
 }
+
+record_datum!(ContainmentAction {
+    h,
+    kind,
+    target,
+    initiator,
+    reason,
+    signal_event_id,
+    effective_at,
+    released_at,
+    test
+});
 
 /// A document or statement was signed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1059,6 +1196,19 @@ impl Default for ControlAttested {
         }
     }
 }
+
+record_datum!(ControlAttested {
+    h,
+    control_id,
+    doc_type,
+    doc_sha256,
+    version,
+    signed_by,
+    signed_at,
+    cadence,
+    owner,
+    effective_from
+});
 
 /// A step in the life of a credential.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1105,6 +1255,20 @@ impl Default for CredentialRotated {
         }
     }
 }
+
+record_datum!(CredentialRotated {
+    h,
+    credential_id,
+    kind,
+    store,
+    environment,
+    action,
+    old_id,
+    new_id,
+    next_due,
+    reason,
+    ticket
+});
 
 /// Retrieval, memory, database or file access.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1159,6 +1323,8 @@ impl<T: Text> Default for DataAccessed<T> {
     }
 }
 
+record_datum!(DataAccessed<T> { h, access_id, op, source_id, memory_namespace, namespace_tenant, purpose, fields, rows, bytes, document_refs, data_class, query });
+
 /// The result of a scan for personal data and secrets, with what was redacted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1205,6 +1371,20 @@ impl Default for DataClassified {
     }
 }
 
+record_datum!(DataClassified {
+    h,
+    target,
+    target_id,
+    classifier,
+    version,
+    classes,
+    pii_types,
+    not_in_input,
+    redaction_policy_id,
+    fields_redacted,
+    route
+});
+
 /// A person asked for review of a decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1235,6 +1415,8 @@ impl Default for DecisionAppealed {
         }
     }
 }
+
+record_datum!(DecisionAppealed { h, output_id, received_at, outcome, resolved_at, reviewer });
 
 /// Hand-off to a sub-agent or another organisation's agent (A2A).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1275,6 +1457,18 @@ impl Default for Delegation {
         }
     }
 }
+
+record_datum!(Delegation {
+    h,
+    to_agent,
+    to_session_id,
+    protocol,
+    task_id,
+    state,
+    fields,
+    data_class_passed,
+    principal_attenuation
+});
 
 /// A detector fired; also the form of every finding that a processor derives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1333,6 +1527,24 @@ impl Default for DetectionRaised {
         }
     }
 }
+
+record_datum!(DetectionRaised {
+    h,
+    detection_id,
+    kind,
+    detector,
+    detector_version,
+    ruleset,
+    severity,
+    score,
+    action,
+    target_event_id,
+    disposition,
+    incident_id,
+    count,
+    reason,
+    attributes
+});
 
 /// An offline or continuous evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1398,6 +1610,26 @@ impl Default for EvaluationResult {
     }
 }
 
+record_datum!(EvaluationResult {
+    h,
+    run_id,
+    dataset_id,
+    dataset_sha256,
+    held_out,
+    metric,
+    slice_key,
+    slice_value,
+    n,
+    k,
+    value,
+    ci_low,
+    ci_high,
+    method,
+    judge,
+    judge_version,
+    change_id
+});
+
 /// Evidence left the system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1444,6 +1676,20 @@ impl Default for ExportGenerated {
     }
 }
 
+record_datum!(ExportGenerated {
+    h,
+    export_id,
+    kind,
+    window_first,
+    window_next,
+    query_sha256,
+    row_count,
+    sha256,
+    checkpoint,
+    recipient,
+    sink
+});
+
 /// An event of a type that is not in the catalogue: kept, archived and counted; its event_type says what it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -1462,6 +1708,8 @@ impl<T: Text> Default for Extension<T> {
         Self { h: EventHeader::of_type("extension"), attributes: Default::default(), body: Default::default() }
     }
 }
+
+record_datum!(Extension<T> { h, attributes, body });
 
 /// A fallback was used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1503,6 +1751,8 @@ impl Default for Failover {
     }
 }
 
+record_datum!(Failover { h, dependency, from, to, mode, reason, test, duration_ms, recovered });
+
 /// A probe of a dependency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1540,6 +1790,8 @@ impl Default for HealthProbe {
     }
 }
 
+record_datum!(HealthProbe { h, dependency, kind, ok, latency_ms, error_type, queue_depth, lag });
+
 /// A writer is alive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1576,6 +1828,17 @@ impl Default for Heartbeat {
         }
     }
 }
+
+record_datum!(Heartbeat {
+    h,
+    open_sessions,
+    last_producer_seq,
+    spool_events,
+    spool_bytes,
+    dropped_count,
+    build_sha256,
+    clock_offset_ms
+});
 
 /// A reviewer scores an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1636,6 +1899,8 @@ impl<T: Text> Default for HumanReview<T> {
     }
 }
 
+record_datum!(HumanReview<T> { h, review_id, sample_id, target_kind, target_id, reviewer, trained_on, rubric_id, rubric_version, blind, verdict, score, labels, comment, minutes });
+
 /// A step in the life of an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1690,6 +1955,23 @@ impl Default for IncidentUpdated {
         }
     }
 }
+
+record_datum!(IncidentUpdated {
+    h,
+    incident_id,
+    phase,
+    at,
+    trigger_kind,
+    severity,
+    owner,
+    impact,
+    tenants_affected,
+    records_affected,
+    evidence_event_ids,
+    ticket,
+    writeup_sha256,
+    exercise
+});
 
 /// An entry of the register.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1746,6 +2028,23 @@ impl Default for InventoryDeclared {
     }
 }
 
+record_datum!(InventoryDeclared {
+    h,
+    object_kind,
+    object_id,
+    owner,
+    purpose,
+    input_scope,
+    tools,
+    data_sources,
+    principals,
+    operating_hours,
+    risk_tier,
+    deprecation_date,
+    effective_from,
+    effective_to
+});
+
 /// A key exists from now on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1777,6 +2076,8 @@ impl Default for KeyCreated {
     }
 }
 
+record_datum!(KeyCreated { h, key_id, purpose, algorithm, commitment, vkey });
+
 /// A key must no longer be trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1801,6 +2102,8 @@ impl Default for KeyRevoked {
         }
     }
 }
+
+record_datum!(KeyRevoked { h, key_id, last_trusted_size, reason });
 
 /// A key was replaced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1830,6 +2133,8 @@ impl Default for KeyRotated {
     }
 }
 
+record_datum!(KeyRotated { h, key_id, old_key_id, commitment, vkey });
+
 /// An evidence log ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1855,6 +2160,8 @@ impl Default for LogClosed {
     }
 }
 
+record_datum!(LogClosed { h, origin, final_size, final_root });
+
 /// An evidence log begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1872,6 +2179,8 @@ impl Default for LogOpened {
         Self { h: EventHeader::of_type("log.opened"), origin: Default::default(), vkey: Default::default() }
     }
 }
+
+record_datum!(LogOpened { h, origin, vkey });
 
 /// One model request with its outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1992,6 +2301,8 @@ impl<T: Text> Default for ModelCall<T> {
     }
 }
 
+record_datum!(ModelCall<T> { h, call_id, provider, provider_region, request_model, response_model, system_fingerprint, response_id, operation, temperature, top_p, seed, max_tokens, prompt_name, prompt_version, prompt_sha256, tool_defs_sha256, input, output, reasoning, finish_reasons, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_micros, latency_ms, ttft_ms, attempt, status, error_type, credential_id, data_class_max, transfer_basis });
+
 /// An error and its repair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2028,6 +2339,17 @@ impl Default for OutputCorrected {
         }
     }
 }
+
+record_datum!(OutputCorrected {
+    h,
+    original_event_id,
+    detected_by,
+    error_class,
+    severity,
+    corrected_at,
+    customer_notified,
+    change_id
+});
 
 /// Something leaves the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2078,6 +2400,8 @@ impl<T: Text> Default for OutputProduced<T> {
         }
     }
 }
+
+record_datum!(OutputProduced<T> { h, output_id, recipient_kind, status, decided_at, delivered_at, automated_decision, affects, content, claim_count, model_call_ids, latency_ms });
 
 /// One evaluation of a policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2146,6 +2470,27 @@ impl Default for PolicyDecision {
     }
 }
 
+record_datum!(PolicyDecision {
+    h,
+    decision_id,
+    subject_kind,
+    subject_id,
+    policy_id,
+    policy_version,
+    policy_sha256,
+    rule_id,
+    engine,
+    engine_version,
+    inputs_digest,
+    effect,
+    reason_code,
+    enforcement_mode,
+    threshold_id,
+    could_not_evaluate,
+    input_freshness_ms,
+    latency_ms
+});
+
 /// Keys were destroyed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2179,6 +2524,8 @@ impl Default for PrivacyErasure {
         }
     }
 }
+
+record_datum!(PrivacyErasure { h, request_id, key_ids, kms_receipt, events_affected, stores_checked, verification });
 
 /// A step in the life of a request by a person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2223,6 +2570,19 @@ impl Default for PrivacyRequest {
     }
 }
 
+record_datum!(PrivacyRequest {
+    h,
+    request_id,
+    kind,
+    subject_ref,
+    received_at,
+    due_at,
+    phase,
+    completed_at,
+    result,
+    events_found
+});
+
 /// The state of a rate limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2263,6 +2623,8 @@ impl Default for RateLimit {
     }
 }
 
+record_datum!(RateLimit { h, provider, scope, limit, used, remaining, reset_at, throttled, retry_after_ms });
+
 /// A disposal run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2302,6 +2664,18 @@ impl Default for RetentionApplied {
         }
     }
 }
+
+record_datum!(RetentionApplied {
+    h,
+    dataset,
+    data_class,
+    policy_id,
+    cutoff,
+    objects_deleted,
+    keys_destroyed,
+    oldest_remaining,
+    legal_holds
+});
 
 /// A reproducible sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2349,6 +2723,20 @@ impl Default for SampleDrawn {
     }
 }
 
+record_datum!(SampleDrawn {
+    h,
+    sample_id,
+    purpose,
+    frame_query_sha256,
+    frame_count,
+    frame_root,
+    seed_commitment,
+    seed,
+    strata,
+    n,
+    method
+});
+
 /// A schema is used from now on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2376,6 +2764,8 @@ impl Default for SchemaRegistered {
         }
     }
 }
+
+record_datum!(SchemaRegistered { h, fullname, fingerprint, schema_sha256, registry_id });
 
 /// An archive file was published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2426,6 +2816,21 @@ impl Default for SegmentSealed {
     }
 }
 
+record_datum!(SegmentSealed {
+    h,
+    object_key,
+    object_sha256,
+    object_bytes,
+    row_count,
+    offset_first,
+    offset_next,
+    counts_by_type,
+    counts_by_tenant,
+    time_min,
+    time_max,
+    writer_build
+});
+
 /// A run is over; self-summary of its writer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2463,6 +2868,17 @@ impl Default for SessionEnded {
     }
 }
 
+record_datum!(SessionEnded {
+    h,
+    status,
+    event_count,
+    final_hash,
+    counts_by_type,
+    total_tokens,
+    total_cost_micros,
+    duration_ms
+});
+
 /// A run continued after a crash or restart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2490,6 +2906,8 @@ impl Default for SessionResumed {
         }
     }
 }
+
+record_datum!(SessionResumed { h, from_seq, checkpoint_id, reason, interrupted_ms });
 
 /// A run begins; declares what should follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2540,6 +2958,21 @@ impl Default for SessionStarted {
     }
 }
 
+record_datum!(SessionStarted {
+    h,
+    trigger_kind,
+    trigger_input_id,
+    intake_source,
+    expected_steps,
+    template_id,
+    lawful_basis,
+    notice_version,
+    model_set_sha256,
+    policy_set_sha256,
+    prompt_set_sha256,
+    tool_set_sha256
+});
+
 /// A plan or task decomposition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -2572,6 +3005,8 @@ impl<T: Text> Default for StepPlanned<T> {
     }
 }
 
+record_datum!(StepPlanned<T> { h, step_id, parent_step_id, kind, mandatory, description });
+
 /// Time, as a record: a writer puts one into every partition every few seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2599,6 +3034,8 @@ impl Default for Tick {
         }
     }
 }
+
+record_datum!(Tick { h, at, writer_id, writer_epoch, records_acked });
 
 /// Written before the tool runs. Its absence before a completion is a finding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2649,6 +3086,8 @@ impl<T: Text> Default for ToolCallAttempted<T> {
         }
     }
 }
+
+record_datum!(ToolCallAttempted<T> { h, tool_call_id, tool_name, tool_type, server, vendor_id, side_effect_class, credential_id, credential_scope, arguments, action_digest, tool_defs_sha256 });
 
 /// The outcome of a tool call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2709,6 +3148,8 @@ impl<T: Text> Default for ToolCallCompleted<T> {
     }
 }
 
+record_datum!(ToolCallCompleted<T> { h, tool_call_id, tool_name, decision_id, approval_id, status, error_type, result, effect_ref, effect_observed, server, vendor_id, data_class_out, bytes_out, latency_ms });
+
 /// A rule or schema check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -2752,6 +3193,8 @@ impl<T: Text> Default for ValidationResult<T> {
         }
     }
 }
+
+record_datum!(ValidationResult<T> { h, stage, rule_id, rule_version, rule_kind, target_id, passed, expected, observed, action });
 
 /// A review of a third party.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2805,6 +3248,22 @@ impl Default for VendorReview {
     }
 }
 
+record_datum!(VendorReview {
+    h,
+    vendor_id,
+    services,
+    report_type,
+    period_end,
+    exceptions,
+    retention_days,
+    training_use,
+    region,
+    contract_kind,
+    signed_at,
+    risk_accepted_by,
+    next_due
+});
+
 /// A vulnerability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2844,6 +3303,18 @@ impl Default for VulnFinding {
         }
     }
 }
+
+record_datum!(VulnFinding {
+    h,
+    finding_id,
+    component,
+    component_kind,
+    severity,
+    found_at,
+    triaged_at,
+    closed_at,
+    sla_days
+});
 
 /// An event: one variant per Avro record, each with the envelope `h`.
 #[derive(Debug, Clone, PartialEq)]
