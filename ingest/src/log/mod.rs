@@ -5,6 +5,14 @@
 
 use std::ops::Range;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod group;
+pub mod in_process;
+#[cfg(feature = "local")]
+pub mod local;
+pub mod memory;
+
 use bytes::Bytes;
 use schemas::record::{OutRecord, PartitionId, Position, Record};
 use schemas::topic::Topic;
@@ -67,7 +75,8 @@ pub enum ErrorClass {
         /// Shortest wait in milliseconds.
         after_ms: u64,
     },
-    /// Nothing of the step was written: rewind to the committed offset and repeat it.
+    /// The step was not written, or nobody can tell (a lost answer): drop what is in hand, restore
+    /// the state and continue at the committed offset, which is right in both cases.
     AbortTxn,
     /// Another instance took over: drop the partition, commit nothing.
     Fenced,
@@ -87,6 +96,26 @@ pub struct LogError {
     pub message: String,
 }
 
+impl LogError {
+    /// An error of `class` about `what`.
+    pub fn new(class: ErrorClass, what: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { class, what: what.into(), message: message.into() }
+    }
+
+    /// A broken invariant or configuration.
+    pub fn fatal(what: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Fatal, what, message)
+    }
+
+    /// Another instance took over.
+    pub fn fenced(what: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Fenced, what, "the partition belongs to another member now; drop it and commit nothing")
+    }
+}
+
+/// Most bytes of [`Committed::metadata`]; Kafka's default `offset.metadata.max.bytes`.
+pub const METADATA_BYTES_MAX: usize = 4096;
+
 /// A member of a consumer group on one topic.
 ///
 /// Guarantees that every implementation gives (checked by [`conformance`]):
@@ -103,6 +132,10 @@ pub trait Log: Send {
     fn restore(&mut self, state: PartitionId) -> impl Future<Output = Result<Vec<(Bytes, Bytes)>, LogError>> + Send;
 
     /// Commits a step.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Retry`]: nothing was written, the same step may be committed again;
+    /// [`ErrorClass::AbortTxn`] and [`ErrorClass::Fenced`] as described there.
     fn commit(&mut self, txn: Txn) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// Continues reading an assigned partition at `offset`.

@@ -1,0 +1,477 @@
+//! The log inside one process: groups, fencing, fetching and waiting, over any store of records.
+//!
+//! [`memory`](super::memory) and [`local`](super::local) are stores; everything that must be equal
+//! in both is here. It does not speak to other processes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use schemas::limits::{STEP_BYTES_MAX, STEP_RECORDS_MAX};
+use schemas::record::{OutRecord, PartitionId, Position, Record};
+use schemas::time::TimestampMicros;
+use schemas::topic::{Topic, partition_of};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::group::{Change, Gone, Group};
+use super::{Appender, Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
+
+/// A record on its way into a store: partition resolved and checked.
+#[derive(Debug)]
+pub struct Placed {
+    /// Where it goes.
+    pub partition: PartitionId,
+    /// The record; `record.partition` has been used already.
+    pub record: OutRecord,
+}
+
+/// What becomes visible and durable together.
+#[derive(Debug, Default)]
+pub struct Write {
+    /// Records, appended in order.
+    pub records: Vec<Placed>,
+    /// A group's new position.
+    pub offset: Option<(String, PartitionId, Committed)>,
+    /// Whether the write is a step or a position (of `offset`'s group), or an appender's.
+    pub kind: WriteKind,
+    /// Held until the write has ended: keeps successors out.
+    pub lease: Option<Lease>,
+}
+
+/// Who writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum WriteKind {
+    /// An intake producer.
+    #[default]
+    Append,
+    /// A step.
+    Step,
+    /// A position without outputs.
+    Offset,
+}
+
+/// What a store has to offer.
+///
+/// Guarantees: a [`Write`] is visible and durable whole or not at all; when `write` answers `Ok`, it
+/// is durable; concurrent writes are ordered, and offsets of a partition grow without repeats.
+pub trait Store: Send + Sync + 'static {
+    /// How long a consumer waits for news before it reports [`LogEvent::Idle`], milliseconds.
+    fn idle_wait_ms(&self) -> u64;
+
+    /// Creates a topic with so many partitions; the store does not hold it yet.
+    fn create(&self, topic: Topic, partitions: u32) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Partitions of a topic, `None` if it does not exist.
+    fn partitions(&self, topic: Topic) -> Option<u32>;
+
+    /// Writes; positions of `records`, in order.
+    fn write(&self, write: Write) -> impl Future<Output = Result<Vec<Position>, LogError>> + Send;
+
+    /// Records from `offset` on, at most `records_max` and about `bytes_max` (one record at least),
+    /// and where to go on.
+    fn read(
+        &self,
+        group: &str,
+        partition: PartitionId,
+        offset: u64,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<(Vec<Record>, u64), LogError>> + Send;
+
+    /// Live entries of a compacted partition, in key order.
+    fn entries(&self, partition: PartitionId) -> impl Future<Output = Result<Vec<(Bytes, Bytes)>, LogError>> + Send;
+
+    /// What the group committed.
+    fn committed(
+        &self,
+        group: &str,
+        partition: PartitionId,
+    ) -> impl Future<Output = Result<Option<Committed>, LogError>> + Send;
+
+    /// First and next offset.
+    fn bounds(&self, partition: PartitionId) -> Range<u64>;
+}
+
+type GroupKey = (String, Topic);
+
+#[derive(Debug, Default)]
+struct Groups {
+    groups: Mutex<BTreeMap<GroupKey, Group>>,
+    changed: Notify,
+}
+
+impl Groups {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupKey, Group>> {
+        // A group is consistent between any two statements, so a panic elsewhere cannot have torn it.
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<R>(&self, key: &GroupKey, act: impl FnOnce(&mut Group) -> R) -> Result<R, Gone> {
+        self.lock().get_mut(key).map(act).ok_or(Gone)
+    }
+}
+
+/// A commit under way: while it lives, no successor gets the partition.
+#[derive(Debug)]
+pub struct Lease {
+    groups: Arc<Groups>,
+    key: GroupKey,
+    incarnation: u64,
+    partition: u32,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _: Result<(), Gone> = self.groups.with(&self.key, |g| g.release(self.incarnation, self.partition));
+        self.groups.changed.notify_waiters();
+    }
+}
+
+/// A broker in this process; clones share one log.
+pub struct InProcessBroker<S> {
+    store: Arc<S>,
+    groups: Arc<Groups>,
+}
+
+impl<S> Clone for InProcessBroker<S> {
+    fn clone(&self) -> Self {
+        Self { store: Arc::clone(&self.store), groups: Arc::clone(&self.groups) }
+    }
+}
+
+impl<S> fmt::Debug for InProcessBroker<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessBroker").finish_non_exhaustive()
+    }
+}
+
+impl<S: Store> InProcessBroker<S> {
+    /// A broker over `store`.
+    pub fn over(store: S) -> Self {
+        Self { store: Arc::new(store), groups: Arc::default() }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Makes a member give up all partitions in good order: [`LogEvent::Revoked`] at its next
+    /// `next`, [`LogEvent::Assigned`] after it.
+    pub fn revoke(&self, group: &str, topic: Topic, instance: &str) {
+        let _: Result<(), Gone> = self.groups.with(&(group.to_owned(), topic), |g| g.revoke(instance));
+        self.groups.changed.notify_waiters();
+    }
+
+    /// Takes all partitions from a member at once, as a session timeout does: its commits are
+    /// fenced, others may take over, and it hears [`LogEvent::Lost`] at its next `next`.
+    pub fn expel(&self, group: &str, topic: Topic, instance: &str) {
+        let _: Result<(), Gone> = self.groups.with(&(group.to_owned(), topic), |g| g.expel(instance));
+        self.groups.changed.notify_waiters();
+    }
+
+    fn count(&self, topic: Topic) -> Result<u32, LogError> {
+        let missing = || LogError::fatal(format!("topic {topic}"), "it does not exist; create the topics first");
+        self.store.partitions(topic).ok_or_else(missing)
+    }
+
+    fn place(&self, record: OutRecord) -> Result<Placed, LogError> {
+        let count = self.count(record.topic)?;
+        let partition = match (record.partition, &record.key) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => partition_of(key, count),
+            (None, None) => 0,
+        };
+        let id = PartitionId { topic: record.topic, partition };
+        if partition >= count {
+            return Err(LogError::fatal(name(id), format!("the topic has only {count} partitions")));
+        }
+        if record.key.is_none() && record.topic.is_compacted() {
+            return Err(LogError::fatal(name(id), "a record of a compacted topic needs a key"));
+        }
+        Ok(Placed { partition: id, record })
+    }
+
+    async fn write(&self, write: Write) -> Result<Vec<Position>, LogError> {
+        let written = self.store.write(write).await;
+        self.groups.changed.notify_waiters();
+        written
+    }
+}
+
+/// `topic/partition`, as messages name it.
+pub(super) fn name(id: PartitionId) -> String {
+    format!("{}/{}", id.topic, id.partition)
+}
+
+impl<S: Store> Broker for InProcessBroker<S> {
+    type Log = InProcessLog<S>;
+    type Appender = InProcessAppender<S>;
+
+    async fn create_topics(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
+        for &topic in topics {
+            match self.store.partitions(topic) {
+                Some(held) if held == partitions => {}
+                Some(held) => {
+                    let message = format!("it has {held} partitions, not {partitions}; configure {held}");
+                    return Err(LogError::fatal(format!("topic {topic}"), message));
+                }
+                None if partitions == 0 => {
+                    return Err(LogError::fatal(format!("topic {topic}"), "a topic needs at least one partition"));
+                }
+                None => self.store.create(topic, partitions).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn partitions(&self, topic: Topic) -> Result<u32, LogError> {
+        self.count(topic)
+    }
+
+    async fn consumer(&self, group: &str, topic: Topic, instance: &str) -> Result<Self::Log, LogError> {
+        let count = self.count(topic)?;
+        if topic.is_compacted() {
+            return Err(LogError::fatal(format!("topic {topic}"), "it is compacted; read it with restore"));
+        }
+        let key = (group.to_owned(), topic);
+        let mut groups = self.groups.lock();
+        let incarnation = groups.entry(key.clone()).or_insert_with(|| Group::new(count)).join(instance);
+        drop(groups);
+        self.groups.changed.notify_waiters();
+        let instance = instance.to_owned();
+        Ok(InProcessLog { broker: self.clone(), key, instance, incarnation, positions: BTreeMap::new(), last: 0 })
+    }
+
+    async fn appender(&self) -> Result<Self::Appender, LogError> {
+        Ok(InProcessAppender { broker: self.clone() })
+    }
+}
+
+/// An intake producer.
+pub struct InProcessAppender<S> {
+    broker: InProcessBroker<S>,
+}
+
+impl<S> fmt::Debug for InProcessAppender<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessAppender").finish_non_exhaustive()
+    }
+}
+
+impl<S: Store> Appender for InProcessAppender<S> {
+    async fn append(&mut self, records: Vec<OutRecord>) -> Result<Vec<Position>, LogError> {
+        let records: Result<Vec<Placed>, LogError> = records.into_iter().map(|r| self.broker.place(r)).collect();
+        self.broker.write(Write { records: records?, ..Write::default() }).await
+    }
+}
+
+/// A member of a group; dropping it leaves the group.
+pub struct InProcessLog<S> {
+    broker: InProcessBroker<S>,
+    key: GroupKey,
+    instance: String,
+    incarnation: u64,
+    /// Next offset to fetch of each assigned partition.
+    positions: BTreeMap<u32, u64>,
+    /// Partition fetched last: the next one in order goes first, so that none starves.
+    last: u32,
+}
+
+impl<S> fmt::Debug for InProcessLog<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, instance, positions, .. } = self;
+        f.debug_struct("InProcessLog")
+            .field("group", key)
+            .field("instance", instance)
+            .field("positions", positions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S> Drop for InProcessLog<S> {
+    fn drop(&mut self) {
+        let _: Result<(), Gone> = self.broker.groups.with(&self.key, |g| g.leave(&self.instance, self.incarnation));
+        self.broker.groups.changed.notify_waiters();
+    }
+}
+
+impl<S: Store> InProcessLog<S> {
+    fn id(&self, partition: u32) -> PartitionId {
+        PartitionId { topic: self.key.1, partition }
+    }
+
+    fn fenced(&self, verb: &str) -> LogError {
+        LogError::fenced(format!("{verb} of {} in group {} as {}", self.key.1, self.key.0, self.instance))
+    }
+
+    /// A change of the assignment, if there is one.
+    async fn change(&mut self) -> Result<Option<LogEvent>, LogError> {
+        let change = self.broker.groups.with(&self.key, |g| g.poll(&self.instance, self.incarnation));
+        let change = change.and_then(|c| c).map_err(|Gone| self.fenced("read"))?;
+        let ids = |partitions: &[u32]| partitions.iter().map(|p| self.id(*p)).collect::<Vec<_>>();
+        let event = match &change {
+            Change::Nothing => return Ok(None),
+            Change::Assign(partitions) => return self.assigned(ids(partitions)).await.map(Some),
+            Change::Revoke(partitions) => LogEvent::Revoked(ids(partitions)),
+            Change::Lose(partitions) => LogEvent::Lost(ids(partitions)),
+        };
+        if let Change::Revoke(gone) | Change::Lose(gone) = &change {
+            self.positions.retain(|p, _| !gone.contains(p));
+            // What they held is free from the next call on; others wait for that call.
+            self.broker.groups.changed.notify_waiters();
+        }
+        Ok(Some(event))
+    }
+
+    async fn assigned(&mut self, partitions: Vec<PartitionId>) -> Result<LogEvent, LogError> {
+        let mut starts = Vec::with_capacity(partitions.len());
+        for id in partitions {
+            let next = self.broker.store.committed(&self.key.0, id).await?.map_or(0, |c| c.next);
+            self.positions.insert(id.partition, next);
+            starts.push((id, next));
+        }
+        Ok(LogEvent::Assigned(starts))
+    }
+
+    async fn fetch(&mut self) -> Result<Option<LogEvent>, LogError> {
+        let after = self.positions.range(self.last.saturating_add(1)..);
+        let order: Vec<(u32, u64)> = after.chain(self.positions.range(..=self.last)).map(|(p, o)| (*p, *o)).collect();
+        for (partition, offset) in order {
+            let id = self.id(partition);
+            if self.broker.store.bounds(id).end <= offset {
+                continue;
+            }
+            let read = self.broker.store.read(&self.key.0, id, offset, STEP_RECORDS_MAX, STEP_BYTES_MAX);
+            let (records, next) = read.await?;
+            self.positions.insert(partition, next);
+            if !records.is_empty() {
+                self.last = partition;
+                return Ok(Some(LogEvent::Fetched { partition: id, records, next }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn lease(&self, partition: PartitionId, verb: &str) -> Result<Lease, LogError> {
+        if partition.topic != self.key.1 {
+            let message = format!("this consumer reads {}", self.key.1);
+            return Err(LogError::fatal(format!("{verb} of {}", name(partition)), message));
+        }
+        let lease =
+            self.broker.groups.with(&self.key, |g| g.lease(&self.instance, self.incarnation, partition.partition));
+        lease.and_then(|l| l).map_err(|Gone| LogError::fenced(format!("{verb} of {}", name(partition))))?;
+        Ok(Lease {
+            groups: Arc::clone(&self.broker.groups),
+            key: self.key.clone(),
+            incarnation: self.incarnation,
+            partition: partition.partition,
+        })
+    }
+}
+
+/// A step's records: its outputs, then its state entries.
+fn step_records(txn: &mut Txn) -> Result<Vec<OutRecord>, LogError> {
+    let mut records = std::mem::take(&mut txn.outputs);
+    let changes = std::mem::take(&mut txn.changes);
+    let Some(topic) = txn.state_topic else {
+        let stray = || LogError::fatal(format!("commit of {}", name(txn.source)), "state changes without a state topic");
+        return if changes.is_empty() { Ok(records) } else { Err(stray()) };
+    };
+    records.extend(changes.into_iter().map(|(key, value)| OutRecord {
+        topic,
+        partition: Some(txn.source.partition),
+        timestamp: TimestampMicros(0),
+        key: Some(key),
+        value,
+        headers: Vec::new(),
+    }));
+    Ok(records)
+}
+
+impl<S: Store> Log for InProcessLog<S> {
+    async fn next(&mut self) -> Result<LogEvent, LogError> {
+        let groups = Arc::clone(&self.broker.groups);
+        let wait_ms = self.broker.store.idle_wait_ms();
+        let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        loop {
+            // Enabled before looking, so that news between looking and waiting is not missed.
+            let mut news = pin!(groups.changed.notified());
+            news.as_mut().enable();
+            if let Some(event) = self.change().await? {
+                return Ok(event);
+            }
+            if let Some(event) = self.fetch().await? {
+                return Ok(event);
+            }
+            if wait_ms == 0 {
+                tokio::task::yield_now().await;
+                return Ok(LogEvent::Idle);
+            }
+            if tokio::time::timeout_at(deadline, news).await.is_err() {
+                return Ok(LogEvent::Idle);
+            }
+        }
+    }
+
+    async fn restore(&mut self, state: PartitionId) -> Result<Vec<(Bytes, Bytes)>, LogError> {
+        if !state.topic.is_compacted() {
+            return Err(LogError::fatal(format!("restore of {}", name(state)), "the topic is not compacted"));
+        }
+        self.broker.count(state.topic)?;
+        self.broker.store.entries(state).await
+    }
+
+    async fn commit(&mut self, mut txn: Txn) -> Result<(), LogError> {
+        let lease = Some(self.lease(txn.source, "commit")?);
+        let records: Result<Vec<Placed>, LogError> =
+            step_records(&mut txn)?.into_iter().map(|r| self.broker.place(r)).collect();
+        let committed = Committed { next: txn.consumed.end, metadata: String::new() };
+        let offset = Some((self.key.0.clone(), txn.source, committed));
+        self.broker.write(Write { records: records?, offset, kind: WriteKind::Step, lease }).await.map(drop)
+    }
+
+    async fn seek(&mut self, partition: PartitionId, offset: u64) -> Result<(), LogError> {
+        let owns = self.broker.groups.with(&self.key, |g| {
+            partition.topic == self.key.1 && g.owns(&self.instance, self.incarnation, partition.partition)
+        });
+        match (owns, self.positions.get_mut(&partition.partition)) {
+            (Ok(true), Some(position)) => {
+                *position = offset;
+                Ok(())
+            }
+            _ => Err(LogError::fenced(format!("seek in {}", name(partition)))),
+        }
+    }
+
+    async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {
+        self.broker.store.committed(&self.key.0, partition).await
+    }
+
+    async fn commit_offset(&mut self, partition: PartitionId, committed: Committed) -> Result<(), LogError> {
+        let lease = Some(self.lease(partition, "commit")?);
+        if committed.metadata.len() > METADATA_BYTES_MAX {
+            let message = format!("metadata of {} bytes; at most {METADATA_BYTES_MAX}", committed.metadata.len());
+            return Err(LogError::fatal(format!("commit of {}", name(partition)), message));
+        }
+        let offset = Some((self.key.0.clone(), partition, committed));
+        self.broker.write(Write { records: Vec::new(), offset, kind: WriteKind::Offset, lease }).await.map(drop)
+    }
+
+    async fn bounds(&mut self, partition: PartitionId) -> Result<Range<u64>, LogError> {
+        let count = self.broker.count(partition.topic)?;
+        if partition.partition >= count {
+            return Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions")));
+        }
+        Ok(self.broker.store.bounds(partition))
+    }
+
+    async fn close(self) -> Result<(), LogError> {
+        Ok(())
+    }
+}
