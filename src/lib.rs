@@ -3,5 +3,8 @@
 //! This package only composes: `ingest` brings events into the log, `processors` finds, `sinks`
 //! publishes; the runner joins them. See ARCHITECTURE.md for the map.
 
+pub mod clock;
+pub mod demo;
+pub mod embedded;
 pub mod fleet;
 pub mod runner;

@@ -1,2 +1,5 @@
-//! stub
-fn main() {}
+//! The `custody` binary.
+
+fn main() {
+    custody::embedded::run_if_child();
+}

@@ -1,0 +1,4 @@
+//! `custody demo`.
+
+pub mod census;
+pub mod intake;
