@@ -1,5 +1,19 @@
-//! The `custody` binary.
+//! The `custody` binary: parses the command line, runs, and turns an error into an exit code.
 
-fn main() {
+use std::process::ExitCode;
+
+use clap::Parser;
+use custody::cli::Cli;
+
+fn main() -> ExitCode {
     custody::embedded::run_if_child();
+    let cli = Cli::parse();
+    custody::telemetry::init(cli.verbose);
+    match custody::cli::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
