@@ -126,9 +126,8 @@ pub async fn appended_offsets_are_dense<B: Broker>(broker: B) {
     for round in 0..3_u64 {
         let records = (0..10).map(|i| record(Topic::Events, i % 2, "x")).collect();
         let positions = appender.append(records).await.expect("append");
-        let expected: Vec<Position> = (0..10)
-            .map(|i| Position { partition: events(i % 2), offset: round * 5 + u64::from(i / 2) })
-            .collect();
+        let expected: Vec<Position> =
+            (0..10).map(|i| Position { partition: events(i % 2), offset: round * 5 + u64::from(i / 2) }).collect();
         assert_eq!(positions, expected, "round {round}");
     }
 }
@@ -322,7 +321,9 @@ impl Parts {
         match a.next().await.expect("next of a") {
             LogEvent::Revoked(gone) => {
                 for id in &gone {
-                    a.commit(step(*id, 0..1, vec![record(Topic::Clean, id.partition, "x")])).await.expect("last commit");
+                    a.commit(step(*id, 0..1, vec![record(Topic::Clean, id.partition, "x")]))
+                        .await
+                        .expect("last commit");
                 }
                 self.revoked += gone.len();
                 self.a.retain(|p| !gone.iter().any(|id| id.partition == *p));

@@ -380,7 +380,8 @@ fn step_records(txn: &mut Txn) -> Result<Vec<OutRecord>, LogError> {
     let mut records = std::mem::take(&mut txn.outputs);
     let changes = std::mem::take(&mut txn.changes);
     let Some(topic) = txn.state_topic else {
-        let stray = || LogError::fatal(format!("commit of {}", name(txn.source)), "state changes without a state topic");
+        let stray =
+            || LogError::fatal(format!("commit of {}", name(txn.source)), "state changes without a state topic");
         return if changes.is_empty() { Ok(records) } else { Err(stray()) };
     };
     records.extend(changes.into_iter().map(|(key, value)| OutRecord {
