@@ -148,6 +148,8 @@ async fn start_library(library: &Path, options: &EmbeddedOptions) -> Result<Runn
         .arg("--data")
         .arg(&data_dir)
         .args(["--listen", "127.0.0.1:0"]);
+    // With a key the engine would answer `??` questions by sending schemas to a language model.
+    command.env_remove("OPENAI_API_KEY").env_remove("ANTHROPIC_API_KEY");
     if let Some(bytes) = options.memory_bytes_max {
         command.arg("--config-file").arg(write(&data_dir, "config.xml", &server::library_configuration(bytes))?);
     }

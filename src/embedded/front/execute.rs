@@ -52,6 +52,7 @@ fn execute(
     let received = body::read_statement(&request.query, &mut body, &front.limits)?;
     match received.statement {
         Statement::Empty => Err(Failure::new(Code::SyntaxError, "syntax error: empty query")),
+        Statement::Garbled => Err(Failure::new(Code::SyntaxError, "syntax error: failed at position 1")),
         Statement::Several => Err(Failure::new(Code::SyntaxError, "syntax error: multi-statements are not allowed")),
         Statement::InsertData { .. } if request.params.is_empty() => insert(front, request, received, body, output),
         Statement::InsertData { .. } => insert_with_params(front, request, received, &mut body, output),

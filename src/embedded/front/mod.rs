@@ -41,7 +41,8 @@ pub(crate) struct Limits {
     pub(crate) request_bytes_max: u64,
     /// Bytes of a statement, or form, that is held in memory; data of an INSERT is streamed and does not count.
     pub(crate) statement_bytes_max: u64,
-    /// Bytes of a buffered answer before formatting, as `max_result_bytes` counts them.
+    /// Bytes of a buffered answer before formatting, as `max_result_bytes` counts them (a constant column counts once
+    /// per block).
     pub(crate) result_bytes_max: u64,
     /// Statements that run at once; more wait.
     pub(crate) statements_max: u32,

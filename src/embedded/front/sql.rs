@@ -8,6 +8,9 @@
 pub(crate) enum Statement {
     /// Nothing but blanks and comments.
     Empty,
+    /// Begins with something that no statement begins with. The engine ignores some of these in silence, and takes
+    /// `??` for a question to a language model elsewhere.
+    Garbled,
     /// `INSERT … FORMAT x data` or `INSERT … VALUES data`.
     InsertData {
         /// Length of the text before `FORMAT` or `VALUES`.
@@ -40,6 +43,9 @@ const SELECTS: [&[u8]; 3] = [b"SELECT", b"WITH", b"FROM"];
 pub(crate) fn parse(sql: &[u8]) -> Statement {
     let mut tokens = Tokens::new(sql).filter(|token| token.kind != Kind::Open);
     let Some(first) = tokens.next() else { return Statement::Empty };
+    if first.kind != Kind::Word {
+        return Statement::Garbled;
+    }
     if first.is(sql, b"INSERT")
         && let Some(found) = insert_data(sql)
     {

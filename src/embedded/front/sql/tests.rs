@@ -81,6 +81,9 @@ fn one_request_is_one_statement() {
     for sql in ["", "  \n", "-- only this", "/* or", "# this", "#!this"] {
         assert_eq!(parse(sql.as_bytes()), Statement::Empty, "{sql:?}");
     }
+    for sql in [&b"??"[..], b"\xff SELECT 1", b"\0SELECT 1", b"; SELECT 1", b"'SELECT 1'", b") SELECT 1"] {
+        assert_eq!(parse(sql), Statement::Garbled, "{sql:?}");
+    }
     check_query("SELECT 1; -- end", None, true, true);
     check_query("SELECT 1;; /* ; */ ", None, true, true);
 }
