@@ -54,7 +54,8 @@ pub async fn take<B: Broker>(broker: &B) -> anyhow::Result<Census> {
     })
     .await?;
     scan(broker, Topic::Dlq, |r| {
-        let reason = header_value(&r.headers, header::DLQ_REASON).map_or("unknown".into(), |v| String::from_utf8_lossy(v));
+        let reason =
+            header_value(&r.headers, header::DLQ_REASON).map_or("unknown".into(), |v| String::from_utf8_lossy(v));
         *census.rejected.entry(reason.into_owned()).or_default() += 1;
         Ok(())
     })
@@ -114,7 +115,11 @@ fn is_tick(record: &Record) -> bool {
 }
 
 /// Reads a topic from its start to its end.
-async fn scan<B: Broker>(broker: &B, topic: Topic, mut visit: impl FnMut(&Record) -> anyhow::Result<()>) -> anyhow::Result<()> {
+async fn scan<B: Broker>(
+    broker: &B,
+    topic: Topic,
+    mut visit: impl FnMut(&Record) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut log = broker.consumer("custody-census", topic, "0").await?;
     loop {
         match log.next().await? {
@@ -125,7 +130,9 @@ async fn scan<B: Broker>(broker: &B, topic: Topic, mut visit: impl FnMut(&Record
             }
             LogEvent::Fetched { records, .. } => records.iter().try_for_each(&mut visit)?,
             LogEvent::Idle => break,
-            LogEvent::Revoked(_) | LogEvent::Lost(_) => anyhow::bail!("another census of this log is running: wait for it to end"),
+            LogEvent::Revoked(_) | LogEvent::Lost(_) => {
+                anyhow::bail!("another census of this log is running: wait for it to end")
+            }
         }
     }
     log.close().await?;

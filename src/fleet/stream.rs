@@ -270,7 +270,12 @@ impl<'a> Stream<'a> {
     }
 
     /// Events of a writer itself: no session, no fate.
-    fn own_event(&mut self, at: TimestampMicros, producer_id: &str, make: impl FnOnce(&Sequencer, EventHeader) -> RawEvent) {
+    fn own_event(
+        &mut self,
+        at: TimestampMicros,
+        producer_id: &str,
+        make: impl FnOnce(&Sequencer, EventHeader) -> RawEvent,
+    ) {
         let Some(writer) = self.writers.get_mut(producer_id) else { return };
         let h = EventHeader { event_time: at, ..writer.header.clone() };
         let mut event = make(&writer.sequencer, h);
@@ -313,7 +318,11 @@ impl<'a> Stream<'a> {
                 let h = EventHeader {
                     tenant_id: (*tenant).to_owned(),
                     producer_id: format!("{agent_id}/0"),
-                    principal: Principal { r#type: "system".to_owned(), id: "register".to_owned(), ..Principal::default() },
+                    principal: Principal {
+                        r#type: "system".to_owned(),
+                        id: "register".to_owned(),
+                        ..Principal::default()
+                    },
                     agent_id: agent_id.clone(),
                     ..EventHeader::default()
                 };

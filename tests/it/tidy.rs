@@ -22,7 +22,10 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("tests.rs") || self.path.contains("/testing")
+        self.path.starts_with("tests/")
+            || self.path.contains("/tests/")
+            || self.path.ends_with("tests.rs")
+            || self.path.contains("/testing")
     }
 
     /// The code before the file's test module.
@@ -37,7 +40,8 @@ fn root() -> &'static Path {
 
 /// Every file that git tracks or would track, as text.
 fn sources() -> Vec<Source> {
-    let listed = Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output().expect("git");
+    let listed =
+        Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output().expect("git");
     let names = String::from_utf8(listed.stdout).expect("utf-8 names");
     let files: Vec<Source> = names
         .lines()
@@ -60,7 +64,9 @@ fn naming(file: &Source, words: &[&str], allowed: impl Fn(&str) -> bool) -> Vec<
     }
     let lines = file.code().lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
     lines
-        .flat_map(|(number, line)| words.iter().filter(|w| line.contains(**w)).map(move |w| format!("line {}: {w}", number + 1)))
+        .flat_map(|(number, line)| {
+            words.iter().filter(|w| line.contains(**w)).map(move |w| format!("line {}: {w}", number + 1))
+        })
         .collect()
 }
 
@@ -72,7 +78,18 @@ const RULES: &[Rule] = &[
     Rule {
         name: "I1: schemas and processors hold no async, no I/O, no clock, no randomness",
         check: |f| {
-            let words = ["async fn", ".await", "std::fs", "std::net", "std::env::", "Instant::now", "SystemTime", "std::thread", "HashMap::new()", "RandomState"];
+            let words = [
+                "async fn",
+                ".await",
+                "std::fs",
+                "std::net",
+                "std::env::",
+                "Instant::now",
+                "SystemTime",
+                "std::thread",
+                "HashMap::new()",
+                "RandomState",
+            ];
             naming(f, &words, |path| !is_pure(path) || f.is_test())
         },
         broken: ("processors/src/x.rs", "//! x\nfn f() { std::fs::read(\"a\"); }\n"),
@@ -83,13 +100,22 @@ const RULES: &[Rule] = &[
             let sibling = ["ingest", "processors", "sinks"].into_iter().find(|c| f.path == format!("{c}/Cargo.toml"));
             let Some(own) = sibling else { return Vec::new() };
             let others = ["ingest", "processors", "sinks"].into_iter().filter(|c| *c != own);
-            others.filter(|c| f.text.lines().any(|l| l.starts_with(&format!("{c}.")) || l.starts_with(&format!("{c} =")))).map(str::to_owned).collect()
+            others
+                .filter(|c| f.text.lines().any(|l| l.starts_with(&format!("{c}.")) || l.starts_with(&format!("{c} ="))))
+                .map(str::to_owned)
+                .collect()
         },
         broken: ("sinks/Cargo.toml", "[dependencies]\ningest.workspace = true\n"),
     },
     Rule {
         name: "I3: rdkafka is named in one file",
-        check: |f| naming(f, &["rdkafka::"], |path| path.starts_with("ingest/src/log/kafka") || path.starts_with("tests/live/") || path == "tests/it/tidy.rs"),
+        check: |f| {
+            naming(f, &["rdkafka::"], |path| {
+                path.starts_with("ingest/src/log/kafka")
+                    || path.starts_with("tests/live/")
+                    || path == "tests/it/tidy.rs"
+            })
+        },
         broken: ("src/x.rs", "//! x\nuse rdkafka::ClientConfig;\n"),
     },
     Rule {
@@ -118,8 +144,14 @@ const RULES: &[Rule] = &[
     Rule {
         name: "I5: outputs, state and position travel in one value",
         check: |f| {
-            let fields = ["pub source: PartitionId", "pub consumed: Range<u64>", "pub outputs: Vec<OutRecord>", "pub changes: Vec<StateChange>"];
-            let missing = fields.into_iter().filter(|field| f.path == "ingest/src/log/mod.rs" && !f.text.contains(field));
+            let fields = [
+                "pub source: PartitionId",
+                "pub consumed: Range<u64>",
+                "pub outputs: Vec<OutRecord>",
+                "pub changes: Vec<StateChange>",
+            ];
+            let missing =
+                fields.into_iter().filter(|field| f.path == "ingest/src/log/mod.rs" && !f.text.contains(field));
             missing.map(str::to_owned).collect()
         },
         broken: ("ingest/src/log/mod.rs", "//! x\npub struct Txn { pub outputs: Vec<OutRecord> }\n"),
@@ -148,7 +180,11 @@ const RULES: &[Rule] = &[
         check: |f| {
             let Some(body) = f.text.split("pub enum ErrorClass {").nth(1) else { return Vec::new() };
             let body = body.split("\n}").next().unwrap_or_default();
-            ["Ignore", "Skip", "Drop"].into_iter().filter(|v| body.lines().any(|l| l.trim_start().starts_with(v))).map(str::to_owned).collect()
+            ["Ignore", "Skip", "Drop"]
+                .into_iter()
+                .filter(|v| body.lines().any(|l| l.trim_start().starts_with(v)))
+                .map(str::to_owned)
+                .collect()
         },
         broken: ("ingest/src/log/mod.rs", "//! x\npub enum ErrorClass {\n    Ignore,\n}\n"),
     },
@@ -159,14 +195,19 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "style: every Rust file says what it is",
-        check: |f| (f.is_rust() && !f.text.starts_with("//! ")).then(|| "no `//!` at the top".to_owned()).into_iter().collect(),
+        check: |f| {
+            (f.is_rust() && !f.text.starts_with("//! ")).then(|| "no `//!` at the top".to_owned()).into_iter().collect()
+        },
         broken: ("src/x.rs", "fn f() {}\n"),
     },
     Rule {
         name: "style: files stay under 500 lines without tests",
         check: |f| {
             let lines = f.code().lines().count();
-            let counted = f.is_rust() && !f.is_test() && f.path != "schemas/src/event/generated.rs" && !f.path.starts_with("benches/");
+            let counted = f.is_rust()
+                && !f.is_test()
+                && f.path != "schemas/src/event/generated.rs"
+                && !f.path.starts_with("benches/");
             (counted && lines > 500).then(|| format!("{lines} lines")).into_iter().collect()
         },
         broken: ("src/x.rs", include_str!("tidy_long_file.txt")),
@@ -174,7 +215,8 @@ const RULES: &[Rule] = &[
     Rule {
         name: "style: nothing unfinished or switched off",
         check: |f| {
-            let words = [concat!("TO", "DO"), concat!("FIX", "ME"), "todo!(", "unimplemented!(", concat!("#[ig", "nore")];
+            let words =
+                [concat!("TO", "DO"), concat!("FIX", "ME"), "todo!(", "unimplemented!(", concat!("#[ig", "nore")];
             let text = naming(f, &words, |path| path == "tests/it/tidy.rs");
             text
         },
@@ -188,7 +230,14 @@ const RULES: &[Rule] = &[
     Rule {
         name: "portable: no path of one machine and no registry host",
         check: |f| {
-            let words = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("crates", ".io"), concat!("pypi", ".org"), concat!("npmjs", ".org"), concat!("repo.maven", ".apache.org")];
+            let words = [
+                concat!("/wo", "rk/"),
+                concat!("/ro", "ot/"),
+                concat!("crates", ".io"),
+                concat!("pypi", ".org"),
+                concat!("npmjs", ".org"),
+                concat!("repo.maven", ".apache.org"),
+            ];
             let licence = f.path == "LICENSE" || f.path == "Cargo.lock";
             words.into_iter().filter(|w| !licence && f.text.contains(w)).map(str::to_owned).collect()
         },
