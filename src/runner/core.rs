@@ -168,7 +168,9 @@ where
         match class {
             ErrorClass::AbortTxn => vec![Command::Recover(partition)],
             ErrorClass::Retry { after_ms } => vec![Command::Wait(after_ms), Command::Recover(partition)],
-            ErrorClass::Fenced => Vec::new(),
+            ErrorClass::Fenced => {
+                vec![Command::Stop(format!("{}: another instance of the same name took over {partition:?}", self.processor.id()))]
+            }
             ErrorClass::Fatal => vec![Command::Stop(format!("{} stopped at {partition:?}", self.processor.id()))],
         }
     }

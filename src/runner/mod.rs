@@ -7,3 +7,4 @@ pub mod control;
 pub mod core;
 pub mod drive;
 pub mod input;
+pub mod sink;
