@@ -7,4 +7,6 @@ pub mod clock;
 pub mod demo;
 pub mod embedded;
 pub mod fleet;
+pub mod roles;
 pub mod runner;
+pub mod telemetry;

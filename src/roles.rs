@@ -1,0 +1,79 @@
+//! The roles of the pipeline: which stage or sink reads which topic, under which group.
+//!
+//! Only wiring: what a role does is in its stage or sink, how it runs is in `runner`.
+
+use std::collections::BTreeMap;
+
+use ingest::log::{Broker, Log};
+use processors::stage::Processor;
+use schemas::topic::Topic;
+
+use crate::runner::control::Control;
+use crate::runner::core::RunnerCore;
+use crate::runner::input::StageInput;
+use crate::runner::{self, sink::SinkRole};
+
+/// Topics that agents and stages write to; every one has the same number of partitions.
+pub const DATA_TOPICS: &[Topic] =
+    &[Topic::Events, Topic::Clean, Topic::Findings, Topic::Signals, Topic::Writers, Topic::Alerts, Topic::Dlq];
+
+/// Where a stage reads and keeps its state.
+#[derive(Debug, Clone, Copy)]
+pub struct StagePlace {
+    /// Consumer group; also names the role in errors.
+    pub group: &'static str,
+    /// Topic that it reads.
+    pub source: Topic,
+    /// Topic of its state.
+    pub state: Option<Topic>,
+}
+
+/// Place of the stage `pii`.
+pub const PII: StagePlace = StagePlace { group: "custody-pii", source: Topic::Events, state: Some(Topic::StatePii) };
+/// Place of the stage `completeness`.
+pub const COMPLETENESS: StagePlace =
+    StagePlace { group: "custody-completeness", source: Topic::Clean, state: Some(Topic::StateCompleteness) };
+/// Place of the stage `features`.
+pub const FEATURES: StagePlace =
+    StagePlace { group: "custody-features", source: Topic::Clean, state: Some(Topic::StateFeatures) };
+/// Place of the stage `writers`.
+pub const WRITERS: StagePlace =
+    StagePlace { group: "custody-writers", source: Topic::Writers, state: Some(Topic::StateWriters) };
+/// Place of the stage `score`.
+pub const SCORE: StagePlace = StagePlace { group: "custody-score", source: Topic::Signals, state: Some(Topic::StateScore) };
+
+/// Runs one instance of a stage until it is told to stop or its upstream is done.
+///
+/// # Errors
+/// The stage cannot go on; its offsets are where its last step left them.
+pub async fn stage<B, P>(broker: B, place: StagePlace, processor: P, control: Control) -> anyhow::Result<()>
+where
+    B: Broker,
+    P: Processor,
+    P::Input: StageInput,
+{
+    let mut counts = BTreeMap::new();
+    for topic in DATA_TOPICS {
+        counts.insert(*topic, broker.partitions(*topic).await?);
+    }
+    let mut log = broker.consumer(place.group, place.source, "0").await?;
+    let mut core = RunnerCore::new(processor, place.state, counts);
+    runner::drive::drive(&mut core, &mut log, place.state, &control).await?;
+    log.close().await?;
+    Ok(())
+}
+
+/// Runs one instance of a sink on one topic.
+///
+/// # Errors
+/// The sink cannot go on; what it published stays, and the next start continues behind it.
+pub async fn sink<B, S>(broker: B, group: &'static str, source: Topic, mut sink: S, control: Control) -> anyhow::Result<()>
+where
+    B: Broker,
+    S: SinkRole,
+{
+    let mut log = broker.consumer(group, source, "0").await?;
+    runner::sink::drive(&mut sink, &mut log, &control).await?;
+    log.close().await?;
+    Ok(())
+}
