@@ -194,7 +194,9 @@ impl<S: Store> InProcessBroker<S> {
         if record.key.is_none() && record.topic.is_compacted() {
             return Err(LogError::fatal(name(id), "a record of a compacted topic needs a key"));
         }
-        Ok(Placed { partition: id, record })
+        // Kafka's resolution: what is finer would not survive a copy to another log.
+        let timestamp = TimestampMicros::from_ms(record.timestamp.ms());
+        Ok(Placed { partition: id, record: OutRecord { timestamp, ..record } })
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Position>, LogError> {

@@ -275,7 +275,11 @@ impl Store for LocalStore {
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Position>, LogError> {
-        let stamp = self.clock.as_ref().filter(|_| write.kind == WriteKind::Append).map(|clock| clock());
+        let stamp = self
+            .clock
+            .as_ref()
+            .filter(|_| write.kind == WriteKind::Append)
+            .map(|clock| TimestampMicros::from_ms(clock().ms()));
         let mut records = Vec::with_capacity(write.records.len());
         for placed in write.records {
             let key_bytes = placed.record.key.as_ref().map_or(0, Bytes::len);

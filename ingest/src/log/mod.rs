@@ -121,6 +121,7 @@ pub const METADATA_BYTES_MAX: usize = 4096;
 /// Guarantees that every implementation gives (checked by [`conformance`]):
 /// * a [`Txn`] is visible whole or not at all;
 /// * after [`ErrorClass::Fenced`] no earlier handle of the group can commit;
+/// * times have millisecond resolution, rounded down;
 /// * records of a partition arrive in offset order, each at most once between two seeks;
 /// * `restore` sees every state entry that was committed before the assignment.
 #[allow(async_fn_in_trait)]

@@ -19,7 +19,7 @@ fn open(dir: &TempDir) -> LocalBroker {
 }
 
 fn record(topic: Topic, value: impl Into<Bytes>) -> OutRecord {
-    let (timestamp, value) = (TimestampMicros(7), Some(value.into()));
+    let (timestamp, value) = (TimestampMicros(7_000), Some(value.into()));
     OutRecord { topic, partition: Some(0), timestamp, key: None, value, headers: Vec::new() }
 }
 
@@ -73,7 +73,7 @@ async fn a_second_open_is_refused_and_says_why() {
 #[tokio::test]
 async fn a_clock_stamps_appends_and_not_steps() {
     let dir = dir();
-    let broker = LocalBroker::open(dir.path(), Some(Arc::new(|| TimestampMicros(99)))).unwrap();
+    let broker = LocalBroker::open(dir.path(), Some(Arc::new(|| TimestampMicros(99_999)))).unwrap();
     broker.create_topics(Topic::ALL, 1).await.unwrap();
     broker.appender().await.unwrap().append(vec![record(Topic::Events, "x")]).await.unwrap();
     let mut log = broker.consumer("g", Topic::Events, "a").await.unwrap();
@@ -82,7 +82,7 @@ async fn a_clock_stamps_appends_and_not_steps() {
     let txn = Txn { source: EVENTS, consumed: 0..1, outputs, changes: Vec::new(), state_topic: None };
     log.commit(txn).await.unwrap();
     let LogEvent::Fetched { records, .. } = log.next().await.unwrap() else { panic!("no fetch") };
-    assert_eq!(records.iter().map(|r| r.timestamp.0).collect::<Vec<_>>(), [99, 7]);
+    assert_eq!(records.iter().map(|r| r.timestamp.0).collect::<Vec<_>>(), [99_000, 7_000]);
 }
 
 fn only_file(dir: &TempDir, extension: &str) -> PathBuf {
