@@ -10,6 +10,8 @@ pub mod limits;
 pub mod object_key;
 pub mod record;
 pub mod reject;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod text;
 pub mod time;
 pub mod topic;

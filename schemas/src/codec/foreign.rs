@@ -1,266 +1,217 @@
 //! Records that another schema than ours wrote: an older or newer version of a record, or a record
 //! that is not in the catalogue.
 //!
-//! Reads through `apache-avro`'s serde path with the writer's schema. Fields that we do not have are
-//! passed over, fields that the writer did not have get their defaults. It resolves nothing: there
-//! is no promotion from one type to another, which the compatibility rules rule out.
+//! Their bytes are brought into the layout of our own schema, which `datum` then reads: fields that
+//! we do not have are left out, fields that the writer did not have get their defaults (Avro 1.12
+//! specification, "Schema Resolution"). Types are never promoted and fields never reordered: such a
+//! schema is refused when it is handed in. `apache-avro` 0.22 parses schemas for us but cannot do
+//! this on its serde path: it has no resolution, and passing over a nested record or an enum fails.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use apache_avro::Schema;
-use apache_avro::error::Details;
-use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::schema::{Name, RecordSchema, ResolvedSchema};
-use serde::Deserialize;
-use serde::de::{self, DeserializeOwned, Deserializer, EnumAccess, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::datum::Fault;
-use super::{Kind, SchemaError, published};
-use crate::event::{EventHeader, Extension};
-use crate::limits::EVENT_BYTES_MAX;
-use crate::text::{CLEAN_ON_RAW, RAW_ON_CLEAN, Text};
-
-/// Deepest nesting of a foreign schema, names resolved: no record can exhaust the stack.
-const SCHEMA_DEPTH_MAX: usize = 32;
-/// Most types of a foreign schema, names resolved: no record can take long without having bytes.
-const SCHEMA_TYPES_MAX: usize = 10_000;
+use super::datum::{Datum, Fault, Input};
+use super::layout::{Field, Layout, branch};
+use super::{Kind, SchemaError, published, read_whole};
+use crate::event::{EventHeader, EventKind, Extension};
+use crate::text::Text;
 
 /// A schema that is not ours, ready to read with.
+#[derive(Debug)]
 pub(super) struct Foreign {
     /// What its records become.
     pub(super) kind: Kind,
-    reader: GenericDatumReader<'static>,
-}
-
-impl fmt::Debug for Foreign {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Foreign({:?})", self.kind)
-    }
+    /// How a record, or for [`Kind::Unknown`] its header, gets our layout.
+    plan: Plan,
+    /// Fields of a record of [`Kind::Unknown`] behind its header.
+    fields: Vec<Field>,
 }
 
 impl Foreign {
-    /// Parses a writer's schema. The schema lives as long as the process: there are few of them, and
-    /// the reader borrows it.
+    /// Parses a writer's schema.
     pub(super) fn parse(text: &str) -> Result<Self, SchemaError> {
-        apache_avro::util::max_allocation_bytes(EVENT_BYTES_MAX);
         let refuse = |reason: String| SchemaError { schema: published::summary(text), reason };
         let schema = Schema::parse_str(text).map_err(|e| refuse(e.to_string()))?;
         let Schema::Record(record) = &schema else {
             return Err(refuse("it is not a record".to_owned()));
         };
-        let kind = Kind::of_record(&record.name).unwrap_or(Kind::Unknown);
-        let has_header = record.fields.first().is_some_and(|field| field.name == "h" && is_header(&field.schema));
-        if kind == Kind::Unknown && !has_header {
-            return Err(refuse("its first field is not h, an EventHeader".to_owned()));
+        let layout = Layout::of(&schema).map_err(|reason| refuse(reason.to_owned()))?;
+        match Kind::of_record(&record.name) {
+            Some(kind) => Self::known(kind, &layout).map_err(refuse),
+            None => Self::unknown(layout).map_err(refuse),
         }
-        check(&schema, kind).map_err(|reason| refuse(reason.to_owned()))?;
-        let schema: &'static Schema = Box::leak(Box::new(schema));
-        let reader = GenericDatumReader::builder(schema).human_readable(false).build();
-        Ok(Self { kind, reader: reader.map_err(|e| refuse(e.to_string()))? })
+    }
+
+    fn known(kind: Kind, writer: &Layout) -> Result<Self, String> {
+        let plan = Plan::between(writer, &our_layout(kind)?, kind.record_name())?;
+        Ok(Self { kind, plan, fields: Vec::new() })
+    }
+
+    fn unknown(writer: Layout) -> Result<Self, String> {
+        let (Layout::Record(mut fields), Layout::Record(ours)) =
+            (writer, our_layout(Kind::Event(EventKind::Extension))?)
+        else {
+            return Err("it is not a record".to_owned());
+        };
+        if fields.first().is_none_or(|field| field.name != "h") {
+            return Err("its first field is not h, an event header".to_owned());
+        }
+        let plan = Plan::between(&fields.remove(0).layout, &ours[0].layout, "h")?;
+        Ok(Self { kind: Kind::Unknown, plan, fields })
     }
 
     /// Reads a record whole.
-    pub(super) fn read<R: DeserializeOwned>(&self, mut body: &[u8]) -> Result<R, Fault> {
-        let record = self.reader.read_deser(&mut body).map_err(|e| fault(&e))?;
-        match body.is_empty() {
-            true => Ok(record),
-            false => Err(Fault::Truncated),
-        }
+    pub(super) fn read<R: Datum>(&self, body: &[u8]) -> Result<R, Fault> {
+        let mut input = Input(body);
+        let record = self.transcoded(&mut input)?;
+        if input.0.is_empty() { Ok(record) } else { Err(Fault::Truncated) }
     }
 
     /// Reads a record that is not in the catalogue: its header as it is, its fields as attributes.
     pub(super) fn read_unknown<T: Text>(&self, body: &[u8]) -> Result<Extension<T>, Fault> {
         // Nothing redacted it: where clean text is wanted it has no place.
         T::from_wire(String::new(), "").map_err(Fault::WrongTopic)?;
-        let UnknownRecord { h, attributes } = self.read(body)?;
-        Ok(Extension { h, attributes, body: None })
+        let mut input = Input(body);
+        let h: EventHeader = self.transcoded(&mut input)?;
+        let mut attributes = BTreeMap::new();
+        for field in &self.fields {
+            match field.layout.json(&mut input)? {
+                Value::Null => None,
+                Value::String(text) => attributes.insert(field.name.clone(), text),
+                value => attributes.insert(field.name.clone(), value.to_string()),
+            };
+        }
+        if input.0.is_empty() { Ok(Extension { h, attributes, body: None }) } else { Err(Fault::Truncated) }
+    }
+
+    fn transcoded<R: Datum>(&self, input: &mut Input<'_>) -> Result<R, Fault> {
+        let mut ours = Vec::with_capacity(input.0.len() + 64);
+        self.plan.run(input, &mut ours)?;
+        read_whole(&ours)
     }
 }
 
-fn is_header(schema: &Schema) -> bool {
-    matches!(schema, Schema::Record(RecordSchema { name, .. }) if name.name() == "EventHeader")
+fn our_layout(kind: Kind) -> Result<Layout, String> {
+    let published = published::published_schemas().iter().find(|schema| schema.name == kind.record_name());
+    let schema = Schema::parse_str(&published.ok_or("it is not in the catalogue")?.json).map_err(|e| e.to_string())?;
+    Ok(Layout::of(&schema)?)
 }
 
-fn fault(error: &apache_avro::Error) -> Fault {
-    match error.details() {
-        // A slice has no other error than its end; a length above the limit is above the value's too.
-        Details::ReadBytes(_) | Details::ReadVariableIntegerBytes(_) | Details::MemoryAllocation { .. } => {
-            Fault::Truncated
-        }
-        Details::ConvertToUtf8(_) => Fault::InvalidUtf8,
-        Details::DeserializeValue(text) if text == RAW_ON_CLEAN => Fault::WrongTopic(RAW_ON_CLEAN),
-        Details::DeserializeValue(text) if text == CLEAN_ON_RAW => Fault::WrongTopic(CLEAN_ON_RAW),
-        _ => Fault::Malformed("it does not follow its writer's schema"),
-    }
+/// How to bring a value into our layout.
+#[derive(Debug)]
+enum Plan {
+    /// It has it already.
+    Copy(Layout),
+    /// Field by field.
+    Record(Vec<Step>),
+    /// Item by item; map entries have a key.
+    Items { keyed: bool, item: Box<Plan> },
+    /// By the writer's branch: our branch.
+    Union(Vec<(i64, Plan)>),
 }
 
-/// Whether every record of the schema can be read in bounded time and stack.
-fn check(schema: &Schema, kind: Kind) -> Result<(), &'static str> {
-    let resolved = ResolvedSchema::try_from(schema).map_err(|_| "it uses a name that it does not define")?;
-    let mut walk = Walk { names: resolved.get_names(), kind, types: 0 };
-    walk.visit(schema, 0).map(|_| ())
+/// A step through a record.
+#[derive(Debug)]
+enum Step {
+    /// A field that both have.
+    Keep(Plan),
+    /// A field that only the writer has.
+    Drop(Layout),
+    /// A field that only we have: its default.
+    Default(Vec<u8>),
 }
 
-struct Walk<'a> {
-    names: &'a std::collections::HashMap<Name, &'a Schema>,
-    kind: Kind,
-    types: usize,
-}
-
-impl Walk<'_> {
-    /// Fewest bytes of a value of `schema`.
-    fn visit(&mut self, schema: &Schema, depth: usize) -> Result<usize, &'static str> {
-        self.types += 1;
-        if depth > SCHEMA_DEPTH_MAX {
-            return Err("it nests too deep or without end");
-        }
-        if self.types > SCHEMA_TYPES_MAX {
-            return Err("it has too many types");
-        }
-        match schema {
-            Schema::Ref { name } => {
-                let schema = *self.names.get(name).ok_or("it uses a name that it does not define")?;
-                self.visit(schema, depth + 1)
+impl Plan {
+    fn between(writer: &Layout, ours: &Layout, path: &str) -> Result<Self, String> {
+        match (writer, ours) {
+            (Layout::Record(theirs), Layout::Record(ours)) if theirs != ours => {
+                record_steps(theirs, ours, path).map(Plan::Record)
             }
-            Schema::Record(record) => record
-                .fields
-                .iter()
-                .try_fold(0, |bytes: usize, field| Ok(bytes + self.visit(&field.schema, depth + 1)?)),
-            Schema::Array(array) => match self.visit(&array.items, depth + 1)? {
-                0 => Err("it has an array whose items take no bytes"),
-                _ => Ok(1),
-            },
-            Schema::Map(map) => self.visit(&map.types, depth + 1).map(|_| 1),
-            Schema::Union(union) => {
-                union.variants().iter().try_for_each(|variant| self.visit(variant, depth + 1).map(|_| ()))?;
-                Ok(1)
+            (Layout::Array(theirs), Layout::Array(ours)) if theirs != ours => {
+                Ok(Plan::Items { keyed: false, item: Box::new(Self::between(theirs, ours, path)?) })
             }
-            Schema::Enum(_) if self.kind != Kind::Unknown => {
-                Err("it has an enum, which cannot be passed over; use a string")
+            (Layout::Map(theirs), Layout::Map(ours)) if theirs != ours => {
+                Ok(Plan::Items { keyed: true, item: Box::new(Self::between(theirs, ours, path)?) })
             }
-            Schema::Null => Ok(0),
-            Schema::Fixed(fixed) => Ok(fixed.size),
-            _ => Ok(1),
+            (Layout::Union(theirs), Layout::Union(ours)) if theirs != ours => {
+                let branches = theirs.iter().map(|branch| {
+                    let plans = ours.iter().map(|ours| Self::between(branch, ours, path));
+                    let found = (0..).zip(plans).find_map(|(index, plan)| Some((index, plan.ok()?)));
+                    found.ok_or_else(|| retyped(path))
+                });
+                branches.collect::<Result<_, _>>().map(Plan::Union)
+            }
+            _ if writer == ours => Ok(Plan::Copy(writer.clone())),
+            _ => Err(retyped(path)),
         }
     }
-}
 
-/// A record of any schema that starts with an event header.
-struct UnknownRecord {
-    h: EventHeader,
-    attributes: BTreeMap<String, String>,
-}
-
-impl<'de> Deserialize<'de> for UnknownRecord {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = UnknownRecord;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a record that starts with an event header")
+    fn run(&self, input: &mut Input<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+        match self {
+            Plan::Copy(layout) => {
+                let before = input.0;
+                layout.skip(input)?;
+                out.extend_from_slice(&before[..before.len() - input.0.len()]);
+                Ok(())
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<UnknownRecord, A::Error> {
-                let mut record = UnknownRecord { h: EventHeader::default(), attributes: BTreeMap::new() };
-                while let Some(Key(name)) = fields.next_key()? {
-                    if name == "h" {
-                        record.h = fields.next_value()?;
-                        continue;
-                    }
-                    match fields.next_value::<Any>()?.0 {
-                        Value::Null => {}
-                        Value::String(text) => drop(record.attributes.insert(name, text)),
-                        value => drop(record.attributes.insert(name, value.to_string())),
-                    }
+            Plan::Record(steps) => steps.iter().try_for_each(|step| match step {
+                Step::Keep(plan) => plan.run(input, out),
+                Step::Drop(layout) => layout.skip(input),
+                Step::Default(bytes) => {
+                    out.extend_from_slice(bytes);
+                    Ok(())
                 }
-                Ok(record)
+            }),
+            Plan::Items { keyed, item } => {
+                // One item a block: the count of a block is known before its items are.
+                input.items(|input| {
+                    1i64.write(out);
+                    if *keyed {
+                        String::read(input)?.write(out);
+                    }
+                    item.run(input, out)
+                })?;
+                0i64.write(out);
+                Ok(())
+            }
+            Plan::Union(branches) => {
+                let (index, plan) = branch(branches, input)?;
+                index.write(out);
+                plan.run(input, out)
             }
         }
-        // By map and not by struct: the name of the struct would have to be that of the record.
-        deserializer.deserialize_map(Fields)
     }
 }
 
-/// A field name or map key.
-struct Key(String);
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Key;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Key, E> {
-                Ok(Key(text.to_owned()))
-            }
-        }
-        deserializer.deserialize_identifier(Text)
-    }
+fn retyped(path: &str) -> String {
+    format!("{path} has another type than ours; append a field under a new name instead")
 }
 
-/// Any Avro value as JSON; bytes as hexadecimal.
-struct Any(Value);
-
-impl<'de> Deserialize<'de> for Any {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyVisitor)
-    }
-}
-
-struct AnyVisitor;
-
-impl<'de> Visitor<'de> for AnyVisitor {
-    type Value = Any;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an Avro value")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Any, E> {
-        Ok(Any(Value::Null))
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Any, E> {
-        Ok(Any(value.into()))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Any, E> {
-        Ok(Any(value.into()))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Any, E> {
-        // Not a number and the infinities have no JSON number.
-        Ok(Any(serde_json::Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Any, E> {
-        Ok(Any(value.into()))
-    }
-
-    fn visit_bytes<E: de::Error>(self, value: &[u8]) -> Result<Any, E> {
-        Ok(Any(crate::id::hex(value).into()))
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(self, value: A) -> Result<Any, A::Error> {
-        value.variant::<Key>().map(|(Key(symbol), _)| Any(symbol.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Any, A::Error> {
-        let mut all = Vec::new();
-        while let Some(Any(item)) = items.next_element()? {
-            all.push(item);
+fn record_steps(theirs: &[Field], ours: &[Field], path: &str) -> Result<Vec<Step>, String> {
+    let mut steps = Vec::new();
+    let mut rest = theirs;
+    for field in ours {
+        let path = format!("{path}.{}", field.name);
+        match rest.iter().position(|their| their.name == field.name) {
+            Some(at) => {
+                steps.extend(rest[..at].iter().map(|their| Step::Drop(their.layout.clone())));
+                steps.push(Step::Keep(Plan::between(&rest[at].layout, &field.layout, &path)?));
+                rest = &rest[at + 1..];
+            }
+            None if theirs.iter().any(|their| their.name == field.name) => {
+                return Err(format!("{path} stands elsewhere than in ours"));
+            }
+            None => {
+                let mut bytes = Vec::new();
+                let written =
+                    field.default.as_ref().and_then(|default| field.layout.write_default(default, &mut bytes));
+                written.ok_or_else(|| format!("{path} is missing and has no default"))?;
+                steps.push(Step::Default(bytes));
+            }
         }
-        Ok(Any(all.into()))
     }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Any, A::Error> {
-        let mut all = serde_json::Map::new();
-        while let Some(Key(key)) = entries.next_key()? {
-            all.insert(key, entries.next_value::<Any>()?.0);
-        }
-        Ok(Any(all.into()))
-    }
+    steps.extend(rest.iter().map(|their| Step::Drop(their.layout.clone())));
+    Ok(steps)
 }

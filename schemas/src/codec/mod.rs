@@ -7,6 +7,7 @@ pub(crate) mod datum;
 mod foreign;
 mod frame;
 mod header;
+mod layout;
 mod published;
 #[cfg(test)]
 mod tests;
@@ -134,13 +135,9 @@ impl Writer {
         }
     }
 
-    fn read<R: Datum + serde::de::DeserializeOwned>(&self, body: &[u8]) -> Result<R, Fault> {
+    fn read<R: Datum>(&self, body: &[u8]) -> Result<R, Fault> {
         match self {
-            Writer::Ours(_) => {
-                let mut input = Input(body);
-                let record = R::read(&mut input)?;
-                if input.0.is_empty() { Ok(record) } else { Err(Fault::Truncated) }
-            }
+            Writer::Ours(_) => read_whole(body),
             Writer::Foreign(foreign) => foreign.read(body),
         }
     }
@@ -306,6 +303,13 @@ impl Codec {
             || DecodeError { reason: RejectReason::UnknownSchema, detail: format!("no schema has {what} {frame}") };
         writer.map(|writer| (writer, body)).ok_or_else(unknown)
     }
+}
+
+/// The record that `body` is, with nothing behind it.
+fn read_whole<R: Datum>(body: &[u8]) -> Result<R, Fault> {
+    let mut input = Input(body);
+    let record = R::read(&mut input)?;
+    if input.0.is_empty() { Ok(record) } else { Err(Fault::Truncated) }
 }
 
 fn error(kind: Kind, fault: Fault) -> DecodeError {

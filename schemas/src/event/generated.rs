@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::datum::record_datum;
+use crate::codec::datum::record;
 use crate::id::{Blob, Sha256, SpanId, TraceId, Uuid};
 use crate::text::{CleanText, Content, RawText, Text};
 use crate::time::TimestampMicros;
@@ -25,7 +25,7 @@ pub struct ClaimEvidence {
     pub retrieved_at: Option<TimestampMicros>,
 }
 
-record_datum!(ClaimEvidence { source_id, stance, content_digest, retrieved_at });
+record!(ClaimEvidence { source_id, stance, content_digest, retrieved_at });
 
 /// Envelope common to every event. Field order is frozen; new fields are appended with a default; nothing is renamed or re-typed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,7 +127,7 @@ impl Default for EventHeader {
     }
 }
 
-record_datum!(EventHeader {
+record!(EventHeader {
     spec_version,
     event_id,
     event_type,
@@ -169,7 +169,7 @@ pub struct OpenSession {
     pub last_seq: i64,
 }
 
-record_datum!(OpenSession { id, last_seq });
+record!(OpenSession { id, last_seq });
 
 /// Who acts, or on whose authority.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -185,7 +185,7 @@ pub struct Principal {
     pub authn_event_id: String,
 }
 
-record_datum!(Principal { r#type, id, auth_method, authn_event_id });
+record!(Principal { r#type, id, auth_method, authn_event_id });
 
 /// Content that may hold personal or confidential data, encrypted. Destroying the key erases the content without touching the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -221,7 +221,7 @@ impl Default for Sealed {
     }
 }
 
-record_datum!(Sealed { key_id, alg, ct, mac, len, uri, ct_sha256 });
+record!(Sealed { key_id, alg, ct, mac, len, uri, ct_sha256 });
 
 /// A half-open range of sequence numbers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -233,7 +233,7 @@ pub struct SeqSpan {
     pub next: i64,
 }
 
-record_datum!(SeqSpan { first, next });
+record!(SeqSpan { first, next });
 
 /// Something that a person should look at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -314,7 +314,7 @@ impl Default for Alert {
     }
 }
 
-record_datum!(Alert {
+record!(Alert {
     fingerprint,
     status,
     severity,
@@ -388,7 +388,7 @@ impl Default for ControlTotal {
     }
 }
 
-record_datum!(ControlTotal {
+record!(ControlTotal {
     hop,
     topic,
     partition,
@@ -431,7 +431,7 @@ pub struct Signal {
     pub event_ids: Vec<Uuid>,
 }
 
-record_datum!(Signal {
+record!(Signal {
     tenant_id,
     subject_kind,
     subject,
@@ -457,7 +457,7 @@ pub struct Watermark {
     pub source_partitions: i32,
 }
 
-record_datum!(Watermark { at, source_partition, source_partitions });
+record!(Watermark { at, source_partition, source_partitions });
 
 /// The producer sequence numbers that one partition saw of one writer since its last report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -499,7 +499,7 @@ impl Default for WriterSpan {
     }
 }
 
-record_datum!(WriterSpan {
+record!(WriterSpan {
     tenant_id,
     producer_id,
     producer_epoch,
@@ -563,7 +563,7 @@ impl Default for AccessGranted {
     }
 }
 
-record_datum!(AccessGranted {
+record!(AccessGranted {
     h,
     grantee_kind,
     grantee,
@@ -616,7 +616,7 @@ impl Default for AccessReview {
     }
 }
 
-record_datum!(AccessReview { h, campaign_id, reviewer, due_at, completed_at, population, kept, revoked });
+record!(AccessReview { h, campaign_id, reviewer, due_at, completed_at, population, kept, revoked });
 
 /// An entitlement was taken away.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -670,7 +670,7 @@ impl Default for AccessRevoked {
     }
 }
 
-record_datum!(AccessRevoked {
+record!(AccessRevoked {
     h,
     grantee_kind,
     grantee,
@@ -730,7 +730,7 @@ impl<T: Text> Default for ApprovalDecided<T> {
     }
 }
 
-record_datum!(ApprovalDecided<T> { h, approval_id, approver, decision, edited_action_digest, context_digest_seen, decided_at, channel, reason, approver_signature });
+record!(ApprovalDecided<T> { h, approval_id, approver, decision, edited_action_digest, context_digest_seen, decided_at, channel, reason, approver_signature });
 
 /// A human gate opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -776,7 +776,7 @@ impl<T: Text> Default for ApprovalRequested<T> {
     }
 }
 
-record_datum!(ApprovalRequested<T> { h, approval_id, decision_id, tool_call_id, action_digest, context, context_digest, risk_tier, approver_group, expires_at });
+record!(ApprovalRequested<T> { h, approval_id, decision_id, tool_call_id, action_digest, context, context_digest, risk_tier, approver_group, expires_at });
 
 /// Someone read the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -815,7 +815,7 @@ impl Default for AuditLogAccessed {
     }
 }
 
-record_datum!(AuditLogAccessed { h, reader, mfa, purpose, ticket, query_sha256, rows, decrypted_keys });
+record!(AuditLogAccessed { h, reader, mfa, purpose, ticket, query_sha256, rows, decrypted_keys });
 
 /// A restore drill.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -851,7 +851,7 @@ impl Default for BackupRestoreTest {
     }
 }
 
-record_datum!(BackupRestoreTest { h, backup_id, restored_at, verified_origin, verified_size, verified_root, ok });
+record!(BackupRestoreTest { h, backup_id, restored_at, verified_origin, verified_size, verified_root, ok });
 
 /// A cost guard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -884,7 +884,7 @@ impl Default for Budget {
     }
 }
 
-record_datum!(Budget { h, scope, limit_micros, spent_micros, threshold_pct, action });
+record!(Budget { h, scope, limit_micros, spent_micros, threshold_pct, action });
 
 /// Drift seen in traffic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -914,7 +914,7 @@ impl Default for ChangeObserved {
     }
 }
 
-record_datum!(ChangeObserved { h, object_kind, first_seen_value, first_event_id, matched_change_id });
+record!(ChangeObserved { h, object_kind, first_seen_value, first_event_id, matched_change_id });
 
 /// A step in the life of a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -986,7 +986,7 @@ impl Default for ChangeRecorded {
     }
 }
 
-record_datum!(ChangeRecorded {
+record!(ChangeRecorded {
     h,
     change_id,
     object_kind,
@@ -1067,7 +1067,7 @@ impl<T: Text> Default for ClaimVerified<T> {
     }
 }
 
-record_datum!(ClaimVerified<T> { h, claim_id, output_id, claim, verifier, verifier_version, score, verdict, threshold_policy_id, threshold_version, threshold, evidence, decided_at, action, reverify_of });
+record!(ClaimVerified<T> { h, claim_id, output_id, claim, verifier, verifier_version, score, verdict, threshold_policy_id, threshold_version, threshold, evidence, decided_at, action, reverify_of });
 
 /// A consent or opt-out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1100,7 +1100,7 @@ impl Default for ConsentRecorded {
     }
 }
 
-record_datum!(ConsentRecorded { h, subject_ref, purpose, state, basis, notice_version });
+record!(ConsentRecorded { h, subject_ref, purpose, state, basis, notice_version });
 
 /// An agent was stopped or limited.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1142,17 +1142,7 @@ impl Default for ContainmentAction {
     }
 }
 
-record_datum!(ContainmentAction {
-    h,
-    kind,
-    target,
-    initiator,
-    reason,
-    signal_event_id,
-    effective_at,
-    released_at,
-    test
-});
+record!(ContainmentAction { h, kind, target, initiator, reason, signal_event_id, effective_at, released_at, test });
 
 /// A document or statement was signed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1197,7 +1187,7 @@ impl Default for ControlAttested {
     }
 }
 
-record_datum!(ControlAttested {
+record!(ControlAttested {
     h,
     control_id,
     doc_type,
@@ -1256,7 +1246,7 @@ impl Default for CredentialRotated {
     }
 }
 
-record_datum!(CredentialRotated {
+record!(CredentialRotated {
     h,
     credential_id,
     kind,
@@ -1323,7 +1313,7 @@ impl<T: Text> Default for DataAccessed<T> {
     }
 }
 
-record_datum!(DataAccessed<T> { h, access_id, op, source_id, memory_namespace, namespace_tenant, purpose, fields, rows, bytes, document_refs, data_class, query });
+record!(DataAccessed<T> { h, access_id, op, source_id, memory_namespace, namespace_tenant, purpose, fields, rows, bytes, document_refs, data_class, query });
 
 /// The result of a scan for personal data and secrets, with what was redacted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1371,7 +1361,7 @@ impl Default for DataClassified {
     }
 }
 
-record_datum!(DataClassified {
+record!(DataClassified {
     h,
     target,
     target_id,
@@ -1416,7 +1406,7 @@ impl Default for DecisionAppealed {
     }
 }
 
-record_datum!(DecisionAppealed { h, output_id, received_at, outcome, resolved_at, reviewer });
+record!(DecisionAppealed { h, output_id, received_at, outcome, resolved_at, reviewer });
 
 /// Hand-off to a sub-agent or another organisation's agent (A2A).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1458,7 +1448,7 @@ impl Default for Delegation {
     }
 }
 
-record_datum!(Delegation {
+record!(Delegation {
     h,
     to_agent,
     to_session_id,
@@ -1528,7 +1518,7 @@ impl Default for DetectionRaised {
     }
 }
 
-record_datum!(DetectionRaised {
+record!(DetectionRaised {
     h,
     detection_id,
     kind,
@@ -1610,7 +1600,7 @@ impl Default for EvaluationResult {
     }
 }
 
-record_datum!(EvaluationResult {
+record!(EvaluationResult {
     h,
     run_id,
     dataset_id,
@@ -1676,7 +1666,7 @@ impl Default for ExportGenerated {
     }
 }
 
-record_datum!(ExportGenerated {
+record!(ExportGenerated {
     h,
     export_id,
     kind,
@@ -1709,7 +1699,7 @@ impl<T: Text> Default for Extension<T> {
     }
 }
 
-record_datum!(Extension<T> { h, attributes, body });
+record!(Extension<T> { h, attributes, body });
 
 /// A fallback was used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1751,7 +1741,7 @@ impl Default for Failover {
     }
 }
 
-record_datum!(Failover { h, dependency, from, to, mode, reason, test, duration_ms, recovered });
+record!(Failover { h, dependency, from, to, mode, reason, test, duration_ms, recovered });
 
 /// A probe of a dependency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1790,7 +1780,7 @@ impl Default for HealthProbe {
     }
 }
 
-record_datum!(HealthProbe { h, dependency, kind, ok, latency_ms, error_type, queue_depth, lag });
+record!(HealthProbe { h, dependency, kind, ok, latency_ms, error_type, queue_depth, lag });
 
 /// A writer is alive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1829,7 +1819,7 @@ impl Default for Heartbeat {
     }
 }
 
-record_datum!(Heartbeat {
+record!(Heartbeat {
     h,
     open_sessions,
     last_producer_seq,
@@ -1899,7 +1889,7 @@ impl<T: Text> Default for HumanReview<T> {
     }
 }
 
-record_datum!(HumanReview<T> { h, review_id, sample_id, target_kind, target_id, reviewer, trained_on, rubric_id, rubric_version, blind, verdict, score, labels, comment, minutes });
+record!(HumanReview<T> { h, review_id, sample_id, target_kind, target_id, reviewer, trained_on, rubric_id, rubric_version, blind, verdict, score, labels, comment, minutes });
 
 /// A step in the life of an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1956,7 +1946,7 @@ impl Default for IncidentUpdated {
     }
 }
 
-record_datum!(IncidentUpdated {
+record!(IncidentUpdated {
     h,
     incident_id,
     phase,
@@ -2028,7 +2018,7 @@ impl Default for InventoryDeclared {
     }
 }
 
-record_datum!(InventoryDeclared {
+record!(InventoryDeclared {
     h,
     object_kind,
     object_id,
@@ -2076,7 +2066,7 @@ impl Default for KeyCreated {
     }
 }
 
-record_datum!(KeyCreated { h, key_id, purpose, algorithm, commitment, vkey });
+record!(KeyCreated { h, key_id, purpose, algorithm, commitment, vkey });
 
 /// A key must no longer be trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2103,7 +2093,7 @@ impl Default for KeyRevoked {
     }
 }
 
-record_datum!(KeyRevoked { h, key_id, last_trusted_size, reason });
+record!(KeyRevoked { h, key_id, last_trusted_size, reason });
 
 /// A key was replaced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2133,7 +2123,7 @@ impl Default for KeyRotated {
     }
 }
 
-record_datum!(KeyRotated { h, key_id, old_key_id, commitment, vkey });
+record!(KeyRotated { h, key_id, old_key_id, commitment, vkey });
 
 /// An evidence log ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2160,7 +2150,7 @@ impl Default for LogClosed {
     }
 }
 
-record_datum!(LogClosed { h, origin, final_size, final_root });
+record!(LogClosed { h, origin, final_size, final_root });
 
 /// An evidence log begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2180,7 +2170,7 @@ impl Default for LogOpened {
     }
 }
 
-record_datum!(LogOpened { h, origin, vkey });
+record!(LogOpened { h, origin, vkey });
 
 /// One model request with its outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2301,7 +2291,7 @@ impl<T: Text> Default for ModelCall<T> {
     }
 }
 
-record_datum!(ModelCall<T> { h, call_id, provider, provider_region, request_model, response_model, system_fingerprint, response_id, operation, temperature, top_p, seed, max_tokens, prompt_name, prompt_version, prompt_sha256, tool_defs_sha256, input, output, reasoning, finish_reasons, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_micros, latency_ms, ttft_ms, attempt, status, error_type, credential_id, data_class_max, transfer_basis });
+record!(ModelCall<T> { h, call_id, provider, provider_region, request_model, response_model, system_fingerprint, response_id, operation, temperature, top_p, seed, max_tokens, prompt_name, prompt_version, prompt_sha256, tool_defs_sha256, input, output, reasoning, finish_reasons, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_micros, latency_ms, ttft_ms, attempt, status, error_type, credential_id, data_class_max, transfer_basis });
 
 /// An error and its repair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2340,7 +2330,7 @@ impl Default for OutputCorrected {
     }
 }
 
-record_datum!(OutputCorrected {
+record!(OutputCorrected {
     h,
     original_event_id,
     detected_by,
@@ -2401,7 +2391,7 @@ impl<T: Text> Default for OutputProduced<T> {
     }
 }
 
-record_datum!(OutputProduced<T> { h, output_id, recipient_kind, status, decided_at, delivered_at, automated_decision, affects, content, claim_count, model_call_ids, latency_ms });
+record!(OutputProduced<T> { h, output_id, recipient_kind, status, decided_at, delivered_at, automated_decision, affects, content, claim_count, model_call_ids, latency_ms });
 
 /// One evaluation of a policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2470,7 +2460,7 @@ impl Default for PolicyDecision {
     }
 }
 
-record_datum!(PolicyDecision {
+record!(PolicyDecision {
     h,
     decision_id,
     subject_kind,
@@ -2525,7 +2515,7 @@ impl Default for PrivacyErasure {
     }
 }
 
-record_datum!(PrivacyErasure { h, request_id, key_ids, kms_receipt, events_affected, stores_checked, verification });
+record!(PrivacyErasure { h, request_id, key_ids, kms_receipt, events_affected, stores_checked, verification });
 
 /// A step in the life of a request by a person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2570,7 +2560,7 @@ impl Default for PrivacyRequest {
     }
 }
 
-record_datum!(PrivacyRequest {
+record!(PrivacyRequest {
     h,
     request_id,
     kind,
@@ -2623,7 +2613,7 @@ impl Default for RateLimit {
     }
 }
 
-record_datum!(RateLimit { h, provider, scope, limit, used, remaining, reset_at, throttled, retry_after_ms });
+record!(RateLimit { h, provider, scope, limit, used, remaining, reset_at, throttled, retry_after_ms });
 
 /// A disposal run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2665,7 +2655,7 @@ impl Default for RetentionApplied {
     }
 }
 
-record_datum!(RetentionApplied {
+record!(RetentionApplied {
     h,
     dataset,
     data_class,
@@ -2723,7 +2713,7 @@ impl Default for SampleDrawn {
     }
 }
 
-record_datum!(SampleDrawn {
+record!(SampleDrawn {
     h,
     sample_id,
     purpose,
@@ -2765,7 +2755,7 @@ impl Default for SchemaRegistered {
     }
 }
 
-record_datum!(SchemaRegistered { h, fullname, fingerprint, schema_sha256, registry_id });
+record!(SchemaRegistered { h, fullname, fingerprint, schema_sha256, registry_id });
 
 /// An archive file was published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2816,7 +2806,7 @@ impl Default for SegmentSealed {
     }
 }
 
-record_datum!(SegmentSealed {
+record!(SegmentSealed {
     h,
     object_key,
     object_sha256,
@@ -2868,7 +2858,7 @@ impl Default for SessionEnded {
     }
 }
 
-record_datum!(SessionEnded {
+record!(SessionEnded {
     h,
     status,
     event_count,
@@ -2907,7 +2897,7 @@ impl Default for SessionResumed {
     }
 }
 
-record_datum!(SessionResumed { h, from_seq, checkpoint_id, reason, interrupted_ms });
+record!(SessionResumed { h, from_seq, checkpoint_id, reason, interrupted_ms });
 
 /// A run begins; declares what should follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2958,7 +2948,7 @@ impl Default for SessionStarted {
     }
 }
 
-record_datum!(SessionStarted {
+record!(SessionStarted {
     h,
     trigger_kind,
     trigger_input_id,
@@ -3005,7 +2995,7 @@ impl<T: Text> Default for StepPlanned<T> {
     }
 }
 
-record_datum!(StepPlanned<T> { h, step_id, parent_step_id, kind, mandatory, description });
+record!(StepPlanned<T> { h, step_id, parent_step_id, kind, mandatory, description });
 
 /// Time, as a record: a writer puts one into every partition every few seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -3035,7 +3025,7 @@ impl Default for Tick {
     }
 }
 
-record_datum!(Tick { h, at, writer_id, writer_epoch, records_acked });
+record!(Tick { h, at, writer_id, writer_epoch, records_acked });
 
 /// Written before the tool runs. Its absence before a completion is a finding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -3087,7 +3077,7 @@ impl<T: Text> Default for ToolCallAttempted<T> {
     }
 }
 
-record_datum!(ToolCallAttempted<T> { h, tool_call_id, tool_name, tool_type, server, vendor_id, side_effect_class, credential_id, credential_scope, arguments, action_digest, tool_defs_sha256 });
+record!(ToolCallAttempted<T> { h, tool_call_id, tool_name, tool_type, server, vendor_id, side_effect_class, credential_id, credential_scope, arguments, action_digest, tool_defs_sha256 });
 
 /// The outcome of a tool call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -3148,7 +3138,7 @@ impl<T: Text> Default for ToolCallCompleted<T> {
     }
 }
 
-record_datum!(ToolCallCompleted<T> { h, tool_call_id, tool_name, decision_id, approval_id, status, error_type, result, effect_ref, effect_observed, server, vendor_id, data_class_out, bytes_out, latency_ms });
+record!(ToolCallCompleted<T> { h, tool_call_id, tool_name, decision_id, approval_id, status, error_type, result, effect_ref, effect_observed, server, vendor_id, data_class_out, bytes_out, latency_ms });
 
 /// A rule or schema check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -3194,7 +3184,7 @@ impl<T: Text> Default for ValidationResult<T> {
     }
 }
 
-record_datum!(ValidationResult<T> { h, stage, rule_id, rule_version, rule_kind, target_id, passed, expected, observed, action });
+record!(ValidationResult<T> { h, stage, rule_id, rule_version, rule_kind, target_id, passed, expected, observed, action });
 
 /// A review of a third party.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -3248,7 +3238,7 @@ impl Default for VendorReview {
     }
 }
 
-record_datum!(VendorReview {
+record!(VendorReview {
     h,
     vendor_id,
     services,
@@ -3304,17 +3294,7 @@ impl Default for VulnFinding {
     }
 }
 
-record_datum!(VulnFinding {
-    h,
-    finding_id,
-    component,
-    component_kind,
-    severity,
-    found_at,
-    triaged_at,
-    closed_at,
-    sla_days
-});
+record!(VulnFinding { h, finding_id, component, component_kind, severity, found_at, triaged_at, closed_at, sla_days });
 
 /// An event: one variant per Avro record, each with the envelope `h`.
 #[derive(Debug, Clone, PartialEq)]
