@@ -5,6 +5,7 @@
 pub mod clickhouse;
 pub mod error;
 pub mod manifest;
+pub mod parquet;
 pub mod publication;
 pub mod retry;
 pub mod roll;
