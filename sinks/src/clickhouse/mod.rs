@@ -1,0 +1,5 @@
+//! Rows in ClickHouse: tables, views, and inserts that a retry cannot double.
+//!
+//! `client` alone names the ClickHouse crate (invariant I3); the rest is SQL text and decisions.
+
+pub mod intent;

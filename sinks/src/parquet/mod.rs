@@ -1,0 +1,8 @@
+//! The archive: immutable Parquet objects with a manifest chain, in any object store.
+//!
+//! The store is the offset store: one object is one commit, by one create-only PUT, and a restart
+//! derives its position from what is there (invariants I7, I8).
+
+pub mod encode;
+pub mod recover;
+pub mod store;
