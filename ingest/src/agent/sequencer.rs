@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use schemas::codec::codec;
-use schemas::event::{Event, EventHeader, SessionEnded};
+use schemas::event::{Event, EventHeader, OpenSession, SessionEnded};
 use schemas::id::{Sha256, Uuid};
 use schemas::record::OutRecord;
 use schemas::text::Text;
@@ -56,30 +56,58 @@ impl Sequencer {
         self.sessions.get(&session_id)
     }
 
+    /// Sessions that have begun and not ended, with the last number used in each.
+    pub fn open_sessions(&self) -> Vec<OpenSession> {
+        let open = self.sessions.iter().map(|(id, session)| OpenSession { id: *id, last_seq: session.next_seq - 1 });
+        open.collect()
+    }
+
+    /// The last `producer_seq` used; -1 before the first.
+    pub fn last_producer_seq(&self) -> i64 {
+        self.producer_seq - 1
+    }
+
     /// Stamps `seq`, `prev_hash` and the producer's numbers, fills in a `session.ended` summary,
     /// and encodes. The session is that of `h.session_id`; its `session.ended` ends it, and the
-    /// sequencer forgets it: hand no event of it over afterwards.
+    /// sequencer forgets it: hand no event of it over afterwards. An event without a session (a
+    /// heartbeat, a register entry) has a zero session id and gets the producer's numbers only.
     pub fn stamp<T: Text>(&mut self, event: &mut Event<T>) -> Bytes {
         let session_id = event.h().session_id;
+        if session_id.is_zero() {
+            return self.stamp_sessionless(event);
+        }
         let session = self.sessions.entry(session_id).or_default();
         let h = event.h_mut();
         h.seq = session.next_seq;
         h.prev_hash = session.prev_hash;
-        h.producer_id.clone_from(&self.producer_id);
-        h.producer_epoch = self.producer_epoch;
-        h.producer_seq = self.producer_seq;
-        self.producer_seq += 1;
         session.count(event);
         if let Event::SessionEnded(ended) = event {
             session.summarise(ended);
         }
+        self.number(event.h_mut());
         let bytes = codec().encode(event);
-        session.next_seq += 1;
-        session.prev_hash = Sha256::of(&bytes);
-        if matches!(event, Event::SessionEnded(_)) {
-            self.sessions.remove(&session_id);
+        match event {
+            Event::SessionEnded(_) => {
+                self.sessions.remove(&session_id);
+            }
+            _ => self.sessions.entry(session_id).or_default().follow(&bytes),
         }
         bytes
+    }
+
+    fn stamp_sessionless<T: Text>(&mut self, event: &mut Event<T>) -> Bytes {
+        let h = event.h_mut();
+        h.seq = -1;
+        h.prev_hash = Sha256::ZERO;
+        self.number(h);
+        codec().encode(event)
+    }
+
+    fn number(&mut self, h: &mut EventHeader) {
+        h.producer_id.clone_from(&self.producer_id);
+        h.producer_epoch = self.producer_epoch;
+        h.producer_seq = self.producer_seq;
+        self.producer_seq += 1;
     }
 
     /// [`Sequencer::stamp`] as a record of [`Topic::Events`], keyed by the session, at its `event_time`.
@@ -106,6 +134,11 @@ impl Sequencer {
 }
 
 impl SessionState {
+    fn follow(&mut self, bytes: &[u8]) {
+        self.next_seq += 1;
+        self.prev_hash = Sha256::of(bytes);
+    }
+
     fn count<T: Text>(&mut self, event: &Event<T>) {
         let h = event.h();
         *self.counts_by_type.entry(h.event_type.clone()).or_default() += 1;
@@ -201,5 +234,20 @@ mod tests {
         let record = Sequencer::new("w", TimestampMicros(1)).record(&mut call(3, 2_000));
         assert_eq!(record.key.as_deref(), Some(session_key("t", Uuid([3; 16])).as_slice()));
         assert_eq!((record.topic, record.timestamp), (Topic::Events, TimestampMicros::from_ms(2_000)));
+    }
+
+    #[test]
+    fn an_event_without_a_session_gets_the_producers_numbers_only() {
+        let mut writer = Sequencer::new("w", TimestampMicros(1));
+        let mut in_session: RawEvent = Event::SessionStarted(SessionStarted { h: header(1, 0), ..SessionStarted::default() });
+        writer.stamp(&mut in_session);
+        let h = EventHeader { session_id: Uuid::ZERO, ..header(1, 1) };
+        let mut alone: RawEvent = Event::SessionStarted(SessionStarted { h, ..SessionStarted::default() });
+        writer.stamp(&mut alone);
+        assert_eq!((alone.h().seq, alone.h().producer_seq), (-1, 1));
+        assert!(alone.h().prev_hash.is_zero());
+        assert_eq!(writer.last_producer_seq(), 1);
+        let open = writer.open_sessions();
+        assert_eq!((open.len(), open[0].id, open[0].last_seq), (1, in_session.h().session_id, 0));
     }
 }
