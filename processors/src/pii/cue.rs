@@ -88,7 +88,7 @@ pub(super) fn word(word: &[u8]) -> Cues {
         b"card" | b"cards" | b"credit" | b"debit" | b"visa" | b"mastercard" | b"amex" | b"maestro" | b"discover"
         | b"cc" | b"pan" | b"creditcard" | b"diners" | b"jcb" => CARD,
         b"ssn" | b"social" | b"itin" | b"taxpayer" => SSN,
-        b"birth" | b"born" | b"dob" | b"birthday" | b"birthdate" | b"geboren" | b"née" => BIRTH,
+        b"birth" | b"born" | b"dob" | b"birthday" | b"birthdate" | b"geboren" => BIRTH,
         b"passport" | b"passports" => PASSPORT,
         b"driver" | b"drivers" | b"driving" => DRIVER,
         b"license" | b"licence" => LICENCE,

@@ -82,14 +82,15 @@ fn clean(
 ) -> Result<Vec<Outgoing>, (RejectReason, String)> {
     let h = input.value.h();
     validate_header(h, input.broker_time)?;
-    let key = Bytes::from(session_key(&h.tenant_id, h.session_id));
     if let Event::Tick(tick) = &input.value {
         state.tick(input.broker_time);
         let mut tick = tick.clone();
         // No tenant, hence no policy: nothing that would need one may pass.
         tick.h.ext.clear();
+        let key = Bytes::from(session_key("", tick.h.session_id));
         return Ok(vec![outgoing(input, Topic::Clean, &key, Event::Tick(tick))]);
     }
+    let key = Bytes::from(session_key(&h.tenant_id, h.session_id));
     let policy = policies.for_tenant(&h.tenant_id).map_err(|e| (RejectReason::PolicyUnavailable, e.to_string()))?;
     let mut cleaner = Cleaner { policy, redaction: policy.id(), keys, state, key: &key, input, found: Found::default() };
     let event = cleaner.event(input.value.clone());
