@@ -1,0 +1,76 @@
+//! Text that tries to give an agent orders: a short list of patterns with few false alarms.
+//!
+//! Each rule needs a rare word and its company; it does not try to understand.
+
+use memchr::memmem;
+
+/// A rule that matched; its name is stable.
+pub(super) type Rule = &'static str;
+
+const EARLIER: &[&str] = &["previous", "prior", "above", "earlier", "preceding", "foregoing", "all", "any", "your", "these", "system"];
+const ORDERS: &[&str] = &["instructions", "instruction", "prompt", "prompts", "rules", "directions", "guidelines", "directives", "programming"];
+const TELL: &[&str] = &["reveal", "print", "show", "repeat", "output", "leak", "display", "tell", "dump", "give"];
+const SEND: &[&str] = &["send", "post", "upload", "forward", "transmit", "email", "curl", "exfiltrate", "leak"];
+const SECRETS: &[&str] = &["secrets", "credentials", "passwords", "password", "tokens", "keys", "environment", "env", "history", "conversation"];
+
+/// Words looked at on either side of a rare word.
+const WORDS_AROUND: usize = 8;
+
+/// The rules that `text` matches, each once, in a fixed order.
+pub(super) fn rules(text: &str) -> Vec<Rule> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let ignore = ["gnore ", "isregard ", "orget ", "verride ", "GNORE ", "ISREGARD "];
+    if ignore.iter().any(|stem| matches(bytes, stem, |at| follows(bytes, at, &[EARLIER, ORDERS]))) {
+        found.push("ignore_instructions");
+    }
+    let own = ["ystem prompt", "our instructions", "nitial instructions", "YSTEM PROMPT"];
+    if own.iter().any(|stem| matches(bytes, stem, |at| precedes(bytes, at, TELL))) {
+        found.push("reveal_instructions");
+    }
+    if ["<|im_start|>", "<|system|>", "[INST]", "<<SYS>>", "<|start_header_id|>"].iter().any(|m| memmem::find(bytes, m.as_bytes()).is_some()) {
+        found.push("chat_markup");
+    }
+    if ["eveloper mode enabled", "o anything now", "ou are now DAN", "ailbreak mode"].iter().any(|m| memmem::find(bytes, m.as_bytes()).is_some()) {
+        found.push("jailbreak");
+    }
+    let outside = [" to http", " to https", " to ftp"];
+    let carries = |at| precedes(bytes, at, SEND) && precedes(bytes, at, SECRETS);
+    if outside.iter().any(|stem| matches(bytes, stem, carries)) || memmem::find(bytes, b"xfiltrate ").is_some() {
+        found.push("exfiltration");
+    }
+    found
+}
+
+/// Whether `stem` stands somewhere where `confirm` agrees; it is given the place of the stem.
+fn matches(text: &[u8], stem: &str, confirm: impl Fn(usize) -> bool) -> bool {
+    memmem::find_iter(text, stem.as_bytes()).any(confirm)
+}
+
+/// Whether words of the lists follow `at` in this order.
+fn follows(text: &[u8], at: usize, lists: &[&[&str]]) -> bool {
+    let words = words(&text[at..]).skip(1).take(WORDS_AROUND);
+    let mut lists = lists.iter();
+    let mut wanted = lists.next();
+    for word in words {
+        if wanted.is_some_and(|list| in_list(word, list)) {
+            wanted = lists.next();
+        }
+    }
+    wanted.is_none()
+}
+
+/// Whether a word of the list stands before `at`, in the same sentence.
+fn precedes(text: &[u8], at: usize, list: &[&str]) -> bool {
+    let before = &text[at.saturating_sub(80)..at];
+    let sentence = before.rsplit(|b| b".!?\n".contains(b)).next().unwrap_or_default();
+    words(sentence).any(|word| in_list(word, list))
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|b| !b.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+fn in_list(word: &[u8], list: &[&str]) -> bool {
+    list.iter().any(|entry| word.eq_ignore_ascii_case(entry.as_bytes()))
+}

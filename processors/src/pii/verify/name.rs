@@ -1,0 +1,189 @@
+//! Persons' names in free text: after a title or a phrase that introduces a name, or where a given
+//! name is followed by another capitalised word.
+//!
+//! The list of given names is small and ours; names that are also common words or places are left
+//! out of it and are found by cue, field name or because the session has named them.
+
+use std::sync::OnceLock;
+
+use super::{byte, byte_before, is_word, run_end};
+use crate::pii::kind::Grade;
+
+const GIVEN: &str = include_str!("given_names.txt");
+
+/// Capitalised words that are no part of a name.
+const STOP: &str = "a all also am an and any are as at be but by can could customer dear did do does everyone flight for \
+    friday friend friends from good great guest has have he hello hey hi how however i if in is it its january february \
+    march april may june july august september october november december let madam me monday my new no not of on one or \
+    our please saturday she sir so some sorry sunday support sure team thank thanks that the their there these they this \
+    those thursday to tuesday us user we wednesday welcome what when where which who why will with would yes you your \
+    reservation order account passenger member street avenue road address phone email date name note id card visa gold \
+    silver regular economy business hr valued candidate recruiter manager hiring committee editor colleague colleagues \
+    mr mrs ms dr prof miss mx";
+
+const TITLES: &[&str] = &["mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "herr", "frau", "mme", "monsieur", "señor", "señora", "sra"];
+
+const PARTICLES: &[&str] = &["de", "da", "del", "della", "di", "dos", "du", "van", "von", "der", "den", "la", "le", "bin", "ibn", "al", "el", "ter"];
+
+/// Phrases before a name that leave no doubt.
+const STRONG: &[&str] = &["name is ", "name's ", "name: ", "dear ", "named ", "attn: ", "signed, ", "passenger: ", "name:\n"];
+
+/// Phrases before a name that also stand before other words: a known given name must follow.
+const WEAK: &[&str] = &[
+    "i'm ", "i am ", "this is ", "hi ", "hello ", "hey ", "thanks, ", "thanks ", "thank you, ", "regards,\n", "regards, ",
+    "sincerely,\n", "user ", "customer ", "for ", "passenger ", "by ",
+];
+
+/// A set of words in lower case: open addressing over FNV-1a, so that lookups neither allocate nor
+/// depend on a random seed.
+struct Lexicon {
+    slots: Vec<&'static str>,
+}
+
+impl Lexicon {
+    fn new(words: &'static str) -> Self {
+        let words: Vec<&'static str> = words.split_whitespace().collect();
+        let mut slots = vec![""; (words.len() * 4).next_power_of_two()];
+        for word in words {
+            let mut slot = fnv(word.as_bytes()) as usize & (slots.len() - 1);
+            while !slots[slot].is_empty() && slots[slot] != word {
+                slot = (slot + 1) & (slots.len() - 1);
+            }
+            slots[slot] = word;
+        }
+        Self { slots }
+    }
+
+    /// Whether the lower-case form of `word` is in the set.
+    fn has(&self, word: &[u8]) -> bool {
+        let mut slot = fnv(word) as usize & (self.slots.len() - 1);
+        while !self.slots[slot].is_empty() {
+            if self.slots[slot].as_bytes().eq_ignore_ascii_case(word) {
+                return true;
+            }
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+        false
+    }
+}
+
+/// FNV-1a over the lower-case bytes.
+fn fnv(word: &[u8]) -> u64 {
+    word.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b.to_ascii_lowercase())).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Whether `word` is a given name that is no common word.
+pub(crate) fn is_given(word: &[u8]) -> bool {
+    static LEXICON: OnceLock<Lexicon> = OnceLock::new();
+    LEXICON.get_or_init(|| Lexicon::new(GIVEN)).has(word)
+}
+
+/// Whether `word` is a common word that names nobody by itself.
+pub(crate) fn is_stop(word: &[u8]) -> bool {
+    static LEXICON: OnceLock<Lexicon> = OnceLock::new();
+    LEXICON.get_or_init(|| Lexicon::new(STOP)).has(word)
+}
+
+/// Whether a word starts with a capital letter.
+pub(crate) fn is_capital(word: &[u8]) -> bool {
+    match word.first() {
+        Some(b) if *b < 0x80 => b.is_ascii_uppercase(),
+        Some(_) => std::str::from_utf8(word).ok().and_then(|w| w.chars().next()).is_some_and(char::is_uppercase),
+        None => false,
+    }
+}
+
+/// End of the word at `at`: letters, with apostrophes and hyphens inside.
+pub(crate) fn word_end(text: &[u8], at: usize) -> usize {
+    let letter = |b: u8| b.is_ascii_alphabetic() || b >= 0x80;
+    let mut end = run_end(text, at, letter);
+    while (byte(text, end) == b'\'' || byte(text, end) == b'-') && byte(text, end + 1).is_ascii_uppercase() {
+        end = run_end(text, end + 1, letter);
+    }
+    end
+}
+
+/// The name that starts with the capitalised word at `at`, as its end.
+pub(crate) fn verify(text: &[u8], at: usize, first_end: usize) -> Option<(usize, Grade)> {
+    let first = &text[at..first_end];
+    let tail = byte(text, first_end);
+    if tail == b'_' || tail.is_ascii_digit() || is_stop(first) || is_word(byte_before(text, at)) || is_title(first) {
+        return None;
+    }
+    let (end, words) = extent(text, at, first_end);
+    let cue = cue_before(text, at);
+    let given = is_given(first);
+    let grade = match (cue, given, words) {
+        (Some(Cue::Strong), _, _) => Grade::Likely,
+        (Some(Cue::Weak), true, _) => Grade::Likely,
+        (_, true, 2..) => Grade::Likely,
+        (_, true, _) if first.len() >= 4 || cue.is_some() => Grade::Possible,
+        _ => return None,
+    };
+    Some((end, grade))
+}
+
+fn is_title(word: &[u8]) -> bool {
+    TITLES.iter().any(|title| word.eq_ignore_ascii_case(title.as_bytes()))
+}
+
+/// End of a name of up to four words that starts with the word `at..first_end`, and its words.
+fn extent(text: &[u8], at: usize, first_end: usize) -> (usize, usize) {
+    let (mut end, mut words) = (first_end, 1);
+    let is_initial = first_end - at == 1;
+    let mut next = end + usize::from(is_initial && byte(text, end) == b'.');
+    while words < 4 && byte(text, next) == b' ' {
+        let start = next + 1;
+        let stop = word_end(text, start);
+        let word = &text[start..stop];
+        if PARTICLES.iter().any(|p| p.as_bytes() == word) {
+            next = stop;
+            continue;
+        }
+        if !is_capital(word) || is_stop(word) || byte(text, stop) == b'_' || byte(text, stop).is_ascii_digit() {
+            break;
+        }
+        words += 1;
+        end = stop;
+        let initial = word.len() == 1 && byte(text, stop) == b'.';
+        next = stop + usize::from(initial);
+    }
+    (end, words)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cue {
+    Strong,
+    Weak,
+}
+
+/// What the phrase before `at` says.
+fn cue_before(text: &[u8], at: usize) -> Option<Cue> {
+    let window = &text[at.saturating_sub(14)..at];
+    let mut lower = [0_u8; 14];
+    let lower = &mut lower[..window.len()];
+    for (to, from) in lower.iter_mut().zip(window) {
+        *to = from.to_ascii_lowercase();
+    }
+    let whole = |phrase: &str| {
+        let starts = lower.len() - phrase.len();
+        starts == 0 || !is_word(lower[starts - 1])
+    };
+    let ends = |phrase: &&str| lower.ends_with(phrase.as_bytes()) && whole(phrase);
+    if STRONG.iter().any(|p| ends(&p)) || after_title(lower, window) {
+        return Some(Cue::Strong);
+    }
+    WEAK.iter().any(|p| ends(&p)).then_some(Cue::Weak)
+}
+
+/// Whether a title, capitalised and maybe with a full stop, stands before the end of the window.
+fn after_title(lower: &[u8], window: &[u8]) -> bool {
+    let Some(lower) = lower.strip_suffix(b" ") else { return false };
+    let lower = lower.strip_suffix(b".").unwrap_or(lower);
+    TITLES.iter().any(|title| {
+        let start = lower.len().wrapping_sub(title.len());
+        lower.ends_with(title.as_bytes())
+            && (start == 0 || !is_word(lower[start - 1]))
+            && window[start].is_ascii_uppercase()
+    })
+}

@@ -1,0 +1,179 @@
+//! Secrets: keys by their prefix, private key blocks, and values that stand next to a word for a
+//! secret and are random enough.
+//!
+//! Prefixes as the providers document them. It never calls a provider to try a key.
+
+use super::{byte, byte_before, is_word, run_end, run_start};
+use crate::pii::cue;
+
+/// A provider's prefix, and how many characters of [A-Za-z0-9_-] follow it at least.
+const PREFIXES: &[(&[u8], usize)] = &[
+    (b"AKIA", 16), (b"ASIA", 16), (b"AIza", 35), (b"ghp_", 36), (b"gho_", 36), (b"ghu_", 36), (b"ghs_", 36),
+    (b"ghr_", 36), (b"github_pat_", 22), (b"glpat-", 20), (b"glptt-", 40), (b"GR1348941", 20), (b"npm_", 36),
+    (b"xoxa-", 10), (b"xoxb-", 10), (b"xoxp-", 10), (b"xoxr-", 10), (b"xoxs-", 10), (b"xoxe-", 10), (b"sk-", 20),
+    (b"sk_live_", 16), (b"sk_test_", 16), (b"rk_live_", 16), (b"pk_live_", 16), (b"whsec_", 24), (b"hvs.", 24),
+    (b"dop_v1_", 40), (b"shpat_", 32), (b"pypi-", 40), (b"hf_", 30), (b"dapi", 32), (b"sntrys_", 40), (b"SG.", 40),
+    (b"glsa_", 32), (b"ya29.", 30), (b"lin_api_", 32), (b"rdme_", 60), (b"pnu_", 36), (b"secret_", 40), (b"ntn_", 40),
+];
+
+/// Words that documentation uses where a secret would stand.
+const PLACEHOLDERS: &[&[u8]] = &[b"example", b"xxxx", b"your", b"redacted", b"placeholder", b"****", b"<", b"${", b"{{"];
+
+fn is_run(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'-' || b == b'_'
+}
+
+/// Whether `b` may stand in a base64 or URL-safe token.
+fn is_value(b: u8) -> bool {
+    is_run(b) || b"./+=~".contains(&b)
+}
+
+/// The key of a known provider that starts at `at`, as its end.
+pub(crate) fn prefixed(text: &[u8], at: usize) -> Option<usize> {
+    let rest = &text[at..];
+    if rest.starts_with(b"eyJ") {
+        return jwt(text, at);
+    }
+    let (prefix, least) = PREFIXES.iter().find(|(prefix, _)| rest.starts_with(prefix))?;
+    let dotted = prefix.ends_with(b".") || *prefix == b"SG.";
+    let end = run_end(text, at + prefix.len(), |b| is_run(b) || (dotted && b == b'.'));
+    let body = &text[at + prefix.len()..end];
+    let fixed = matches!(*prefix, b"AKIA" | b"ASIA");
+    let fits = if fixed {
+        body.len() == *least && body.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+    } else {
+        body.len() >= *least
+    };
+    // Sixteen characters hold at most 4 bits each; real keys stay above 2.5, `XXXX…` is at 0.
+    (fits && is_random(body, 2.5) && !is_placeholder(body)).then_some(end)
+}
+
+/// A JSON Web Token (RFC 7519): three parts, the first a base64url JSON object.
+fn jwt(text: &[u8], at: usize) -> Option<usize> {
+    let head = run_end(text, at, is_run);
+    if head - at < 12 || byte(text, head) != b'.' || !text[head + 1..].starts_with(b"ey") {
+        return None;
+    }
+    let payload = run_end(text, head + 1, is_run);
+    let end = if byte(text, payload) == b'.' { run_end(text, payload + 1, is_run) } else { payload };
+    (payload - head >= 12).then_some(end)
+}
+
+/// A PEM private key (RFC 7468) around `PRIVATE KEY-----` at `at`; without its end, all that follows.
+pub(crate) fn private_key(text: &[u8], at: usize) -> Option<(usize, usize)> {
+    let begin = memchr::memmem::rfind(&text[at.saturating_sub(40)..at], b"-----BEGIN ")? + at.saturating_sub(40);
+    let body = at + b"PRIVATE KEY-----".len().min(text.len() - at);
+    let end = memchr::memmem::find(&text[body..], b"-----END ").map(|n| body + n);
+    let end = end.and_then(|end| memchr::memmem::find(&text[end + 9..], b"-----").map(|n| end + 9 + n + 5));
+    Some((begin, end.unwrap_or(text.len())))
+}
+
+/// The value behind the `=` or `:` at `at` when the word before names a secret.
+pub(crate) fn assigned(text: &[u8], at: usize) -> Option<(usize, usize)> {
+    let mut name_end = at;
+    while name_end > 0 && b" \"'".contains(&text[name_end - 1]) && at - name_end < 3 {
+        name_end -= 1;
+    }
+    let name_start = run_start(text, name_end, is_run).max(name_end.saturating_sub(48));
+    let need = secret_name(&text[name_start..name_end])?;
+    let mut start = at + 1;
+    while b" =>\"'`".contains(&byte(text, start)) && start < text.len() && start - at < 6 {
+        start += 1;
+    }
+    if text[start..].len() > 7 && text[start..start + 7].eq_ignore_ascii_case(b"bearer ") {
+        start += 7;
+    }
+    let quoted = b"\"'`".contains(&byte_before(text, start));
+    let password = |b: u8| b > b' ' && b != 0x7f && !b"\"'`,;&<>()[]{}|".contains(&b);
+    let end = match need {
+        Need::Password if quoted => run_end(text, start, |b| !b"\"'`\n".contains(&b)),
+        Need::Password => run_end(text, start, password),
+        Need::Key => run_end(text, start, is_value),
+    };
+    let end = end - text[start..end].iter().rev().take_while(|b| b".,;!?".contains(b)).count();
+    let value = &text[start..end];
+    let fits = match need {
+        Need::Password => (4..=128).contains(&value.len()) && is_password(value) && byte(text, at) != b' ',
+        Need::Key => is_key(value),
+    };
+    (fits && !is_placeholder(value)).then_some((start, end))
+}
+
+#[derive(Clone, Copy)]
+enum Need {
+    Password,
+    Key,
+}
+
+/// What the name of a value asks for: `db_password`, `API-KEY`, `clientSecret`.
+fn secret_name(name: &[u8]) -> Option<Need> {
+    let ends = |tail: &[u8]| name.len() >= tail.len() && name[name.len() - tail.len()..].eq_ignore_ascii_case(tail);
+    let passwords: [&[u8]; 6] = [b"password", b"passwd", b"passphrase", b"pwd", b"passcode", b"pass"];
+    let keys: [&[u8]; 8] = [b"key", b"token", b"secret", b"auth", b"credential", b"credentials", b"bearer", b"authorization"];
+    if passwords.iter().any(|tail| ends(tail)) {
+        return Some(Need::Password);
+    }
+    keys.iter().any(|tail| ends(tail)).then_some(Need::Key)
+}
+
+/// A password, not prose: no word of only small letters unless it is all there is to it.
+fn is_password(value: &[u8]) -> bool {
+    let classes = [
+        value.iter().any(u8::is_ascii_lowercase),
+        value.iter().any(u8::is_ascii_uppercase),
+        value.iter().any(u8::is_ascii_digit),
+        value.iter().any(|b| b.is_ascii_punctuation()),
+    ];
+    classes.iter().filter(|c| **c).count() >= 2 && !value.contains(&b' ') || value.iter().all(|b| b.is_ascii_digit())
+}
+
+/// Whether `value` is long, mixed and random enough for a key, and is no path or UUID.
+pub(crate) fn is_key(value: &[u8]) -> bool {
+    let mixed = value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic);
+    // Paths and dotted names are no keys.
+    let named = value.iter().filter(|b| b"./".contains(b)).count() > 4;
+    value.len() >= 16 && mixed && !named && !is_uuid(value) && value.iter().all(|b| is_value(*b)) && is_random(value, 3.0)
+}
+
+/// The long run at `at` when a word for a secret stands close before it, as its end.
+pub(crate) fn near_cue(text: &[u8], at: usize) -> Option<usize> {
+    let end = run_end(text, at, is_value);
+    let value = &text[at..end];
+    let mixed = value.iter().any(u8::is_ascii_digit)
+        && value.iter().any(u8::is_ascii_lowercase)
+        && value.iter().any(u8::is_ascii_uppercase);
+    if value.len() < 20 || !mixed || is_uuid(value) || !is_random(value, 3.5) || is_placeholder(value) {
+        return None;
+    }
+    let before = cue::before(text, at);
+    let basic = text[..at].len() >= 6 && text[at - 6..at].eq_ignore_ascii_case(b"basic ");
+    (basic || before.nearest & cue::SECRET != 0 && !is_word(byte_before(text, at))).then_some(end)
+}
+
+/// 8-4-4-4-12 hexadecimal digits.
+fn is_uuid(value: &[u8]) -> bool {
+    value.len() == 36 && value.iter().enumerate().all(|(i, b)| match i {
+        8 | 13 | 18 | 23 => *b == b'-',
+        _ => b.is_ascii_hexdigit(),
+    })
+}
+
+fn is_placeholder(value: &[u8]) -> bool {
+    let mut lower = [0_u8; 64];
+    let shown = &value[..value.len().min(64)];
+    for (to, from) in lower.iter_mut().zip(shown) {
+        *to = from.to_ascii_lowercase();
+    }
+    PLACEHOLDERS.iter().any(|p| memchr::memmem::find(&lower[..shown.len()], p).is_some())
+}
+
+/// Whether the Shannon entropy of the first 256 bytes is at least `bits` a byte.
+fn is_random(value: &[u8], bits: f64) -> bool {
+    let value = &value[..value.len().min(256)];
+    let mut counts = [0_u16; 256];
+    value.iter().for_each(|b| counts[usize::from(*b)] += 1);
+    let length = value.len() as f64;
+    let share = |count: &u16| f64::from(*count) / length;
+    let entropy: f64 = counts.iter().filter(|c| **c > 0).map(share).map(|p| -p * p.log2()).sum();
+    entropy >= bits
+}
