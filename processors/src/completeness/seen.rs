@@ -1,0 +1,156 @@
+//! Which event stood at a sequence number: tells a redelivery from a fork and from an equivocation.
+//!
+//! It remembers the last [`PAGES_MAX`] pages of [`PAGE_SLOTS`] numbers; what is older is forgotten,
+//! and the caller says so instead of guessing.
+
+use std::collections::BTreeSet;
+
+use schemas::id::{Sha256, Uuid};
+
+/// Numbers per page; a page is one state entry of at most 1.6 KiB.
+pub(super) const PAGE_SLOTS: i64 = 64;
+/// Most pages of one session: identities of the newest 1 024 numbers.
+pub(super) const PAGES_MAX: usize = 16;
+
+/// Bytes of one slot in a state entry: offset in the page, id, digest.
+const SLOT_BYTES: usize = 1 + 8 + 16;
+
+/// The part of an event id and of a digest that is kept: a chance collision needs 2^64 events of
+/// one session, and a made one can only swap "forked" for "equivocation".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    id: u64,
+    digest: u128,
+}
+
+impl Identity {
+    /// Of an event with that id and exact bytes.
+    pub(super) fn of(id: Uuid, digest: &Sha256) -> Self {
+        let [.., a, b, c, d, e, f, g, h] = id.0;
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest.0[..16]);
+        Self { id: u64::from_be_bytes([a, b, c, d, e, f, g, h]), digest: u128::from_be_bytes(half) }
+    }
+}
+
+/// What is known about a number that came again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Same id, same bytes.
+    Duplicate,
+    /// Same id, other bytes.
+    Equivocation,
+    /// Another id.
+    Forked,
+    /// No longer known.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Page {
+    number: i64,
+    offsets: Vec<u8>,
+    ids: Vec<u64>,
+    digests: Vec<u128>,
+}
+
+/// Identities of the newest numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Seen {
+    /// By ascending number.
+    pages: Vec<Page>,
+    changed: BTreeSet<i64>,
+}
+
+impl Seen {
+    /// What the event at `seq` is, which was seen before.
+    pub(super) fn repeat(&self, seq: i64, identity: Identity) -> Repeat {
+        let Some(first) = self.find(seq) else { return Repeat::Unknown };
+        match (first.id == identity.id, first.digest == identity.digest) {
+            (true, true) => Repeat::Duplicate,
+            (true, false) => Repeat::Equivocation,
+            (false, _) => Repeat::Forked,
+        }
+    }
+
+    /// Whether an event with that id is known, at any number.
+    pub(super) fn has_id(&self, identity: Identity) -> bool {
+        self.pages.iter().any(|page| page.ids.contains(&identity.id))
+    }
+
+    fn find(&self, seq: i64) -> Option<Identity> {
+        let (number, offset) = place(seq);
+        let page = &self.pages[self.pages.binary_search_by_key(&number, |page| page.number).ok()?];
+        let slot = memchr::memchr(offset, &page.offsets)?;
+        Some(Identity { id: page.ids[slot], digest: page.digests[slot] })
+    }
+
+    /// Remembers the event at `seq`; forgets the lowest page where there are too many.
+    pub(super) fn insert(&mut self, seq: i64, identity: Identity) {
+        let (number, offset) = place(seq);
+        let index = match self.pages.last() {
+            Some(last) if last.number == number => self.pages.len() - 1,
+            _ => self.pages.binary_search_by_key(&number, |page| page.number).unwrap_or_else(|index| {
+                self.pages.insert(index, Page { number, ..Page::default() });
+                index
+            }),
+        };
+        let page = &mut self.pages[index];
+        page.offsets.push(offset);
+        page.ids.push(identity.id);
+        page.digests.push(identity.digest);
+        self.changed.insert(number);
+        if self.pages.len() > PAGES_MAX {
+            let forgotten = self.pages.remove(0);
+            self.changed.insert(forgotten.number);
+        }
+    }
+
+    /// Numbers of pages that changed since the last call, with their bytes; `None` is forgotten.
+    pub(super) fn take_changes(&mut self) -> Vec<(i64, Option<Vec<u8>>)> {
+        std::mem::take(&mut self.changed).into_iter().map(|number| (number, self.bytes(number))).collect()
+    }
+
+    fn bytes(&self, number: i64) -> Option<Vec<u8>> {
+        let page = &self.pages[self.pages.binary_search_by_key(&number, |page| page.number).ok()?];
+        let mut bytes = Vec::with_capacity(page.offsets.len() * SLOT_BYTES);
+        for ((offset, id), digest) in page.offsets.iter().zip(&page.ids).zip(&page.digests) {
+            bytes.push(*offset);
+            bytes.extend(id.to_be_bytes());
+            bytes.extend(digest.to_be_bytes());
+        }
+        Some(bytes)
+    }
+
+    /// Whether nothing is remembered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Page numbers, for deleting all of them.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = i64> {
+        self.pages.iter().map(|page| page.number).chain(self.changed.iter().copied())
+    }
+
+    /// Loads one page; `None` where the bytes are none.
+    pub(super) fn load(&mut self, number: i64, bytes: &[u8]) -> Option<()> {
+        let mut page = Page { number, ..Page::default() };
+        for slot in bytes.chunks(SLOT_BYTES) {
+            let (offset, rest) = slot.split_first()?;
+            let (id, digest) = rest.split_at_checked(8)?;
+            page.offsets.push(*offset);
+            page.ids.push(u64::from_be_bytes(id.try_into().ok()?));
+            page.digests.push(u128::from_be_bytes(digest.try_into().ok()?));
+        }
+        match self.pages.binary_search_by_key(&number, |page| page.number) {
+            Ok(index) => self.pages[index] = page,
+            Err(index) => self.pages.insert(index, page),
+        }
+        Some(())
+    }
+}
+
+/// Page number and offset in the page.
+fn place(seq: i64) -> (i64, u8) {
+    (seq.div_euclid(PAGE_SLOTS), seq.rem_euclid(PAGE_SLOTS) as u8)
+}
