@@ -1,0 +1,247 @@
+//! What `features` remembers: open windows, tainted sessions, urgent alerts said already.
+//!
+//! Keys of entries: a letter and the binary form of the key. It makes no records.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use schemas::id::Uuid;
+use schemas::time::TimestampMicros;
+
+use super::FeaturesConfig;
+use super::measure::Contribution;
+use crate::anomaly::alert::{SAMPLES_MAX, SubjectKey};
+use crate::anomaly::wire::{Wire, decode, encode, wire_fields};
+use crate::stage::{PartitionState, StateChange, StateError};
+
+/// Most categories that a window of a subject tells apart; further ones count as `<prefix>/other`.
+const CATEGORIES_MAX: usize = 256;
+/// Most sessions that are remembered as tainted; the oldest makes room.
+const TAINTED_MAX: usize = 4_096;
+
+/// Sums of one subject in one window.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Measures {
+    pub(super) values: BTreeMap<String, f64>,
+    pub(super) counts: BTreeMap<String, i64>,
+    pub(super) event_ids: Vec<Uuid>,
+}
+
+wire_fields!(Measures { values, counts, event_ids });
+
+/// Progress of time in the partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Clock {
+    /// Windows before this time are closed.
+    closed_to: TimestampMicros,
+    /// Last watermark told.
+    told: TimestampMicros,
+    /// Window and number of the next signal.
+    reporting: TimestampMicros,
+    ordinal: i64,
+}
+
+wire_fields!(Clock { closed_to, told, reporting, ordinal });
+
+impl Default for Clock {
+    fn default() -> Self {
+        let never = TimestampMicros(i64::MIN);
+        Self { closed_to: never, told: never, reporting: never, ordinal: 0 }
+    }
+}
+
+/// A state entry by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Entry {
+    Clock,
+    Window(TimestampMicros, SubjectKey),
+    Tainted(String, Uuid),
+    Told(String),
+}
+
+/// State of one partition of the clean topic.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FeaturesState {
+    clock: Clock,
+    windows: BTreeMap<(TimestampMicros, SubjectKey), Measures>,
+    /// (tenant, session) to the window of the injection.
+    tainted: BTreeMap<(String, Uuid), TimestampMicros>,
+    /// Fingerprint of an urgent alert to the window in which it was told.
+    told: BTreeMap<String, TimestampMicros>,
+    changed: BTreeSet<Entry>,
+}
+
+/// Sums are finite by construction (see [`FeaturesState::add`]), so equality is reflexive.
+impl Eq for FeaturesState {}
+
+impl FeaturesState {
+    /// The window that a record of this window counts in: never a closed one.
+    pub(super) fn window_of(&self, window: TimestampMicros) -> TimestampMicros {
+        window.max(self.clock.closed_to)
+    }
+
+    /// Closes the windows before `at`; an earlier or equal time changes nothing.
+    pub(super) fn close_to(&mut self, at: TimestampMicros, config: &FeaturesConfig) {
+        if at <= self.clock.closed_to {
+            return;
+        }
+        self.clock.closed_to = at;
+        self.changed.insert(Entry::Clock);
+        let told_from = at.plus_ms(-config.repeat_windows.saturating_mul(config.window_ms));
+        let tainted_from = at.plus_ms(-config.injection_windows.saturating_mul(config.window_ms));
+        for fingerprint in expired(&self.told, told_from) {
+            self.told.remove(&fingerprint);
+            self.changed.insert(Entry::Told(fingerprint));
+        }
+        for (tenant_id, session_id) in expired(&self.tainted, tainted_from) {
+            self.clear_taint(&tenant_id, session_id);
+        }
+    }
+
+    pub(super) fn add(&mut self, window: TimestampMicros, key: SubjectKey, add: &Contribution, event_id: Uuid) {
+        self.changed.insert(Entry::Window(window, key.clone()));
+        let measures = self.windows.entry((window, key)).or_default();
+        for (name, value) in &add.values {
+            *measures.values.entry((*name).to_owned()).or_default() += value;
+        }
+        for prefix in add.replaces {
+            measures.counts.retain(|name, _| !name.starts_with(prefix));
+        }
+        for (name, count) in &add.counts {
+            let known = measures.counts.contains_key(name) || measures.counts.len() < CATEGORIES_MAX;
+            let name = if known { name.clone() } else { format!("{}/other", name.split('/').next().unwrap_or("")) };
+            *measures.counts.entry(name).or_default() += count;
+        }
+        if measures.event_ids.len() < SAMPLES_MAX {
+            measures.event_ids.push(event_id);
+        }
+    }
+
+    /// Takes the next measures of a closed window, with their number in it.
+    pub(super) fn next_closed(&mut self) -> Option<(TimestampMicros, i64, SubjectKey, Measures)> {
+        let first = self.windows.first_entry().filter(|entry| entry.key().0 < self.clock.closed_to)?;
+        let ((window, key), measures) = first.remove_entry();
+        self.changed.insert(Entry::Window(window, key.clone()));
+        self.changed.insert(Entry::Clock);
+        if self.clock.reporting != window {
+            (self.clock.reporting, self.clock.ordinal) = (window, 0);
+        }
+        let ordinal = self.clock.ordinal;
+        self.clock.ordinal += 1;
+        Some((window, ordinal, key, measures))
+    }
+
+    /// The watermark to tell, once every closed window has been reported.
+    pub(super) fn due_watermark(&mut self) -> Option<TimestampMicros> {
+        let drained = self.windows.first_key_value().is_none_or(|((window, _), _)| *window >= self.clock.closed_to);
+        let due = drained && self.clock.told < self.clock.closed_to;
+        due.then(|| {
+            self.clock.told = self.clock.closed_to;
+            self.changed.insert(Entry::Clock);
+            self.clock.told
+        })
+    }
+
+    pub(super) fn taint(&mut self, tenant_id: &str, session_id: Uuid, window: TimestampMicros) {
+        if self.tainted.len() >= TAINTED_MAX {
+            let oldest = self.tainted.iter().map(|(key, at)| (*at, key.clone())).min();
+            if let Some((_, (tenant_id, session_id))) = oldest {
+                self.clear_taint(&tenant_id, session_id);
+            }
+        }
+        self.tainted.insert((tenant_id.to_owned(), session_id), window);
+        self.changed.insert(Entry::Tainted(tenant_id.to_owned(), session_id));
+    }
+
+    pub(super) fn is_tainted(&self, tenant_id: &str, session_id: Uuid) -> bool {
+        self.tainted.contains_key(&(tenant_id.to_owned(), session_id))
+    }
+
+    pub(super) fn clear_taint(&mut self, tenant_id: &str, session_id: Uuid) {
+        if self.tainted.remove(&(tenant_id.to_owned(), session_id)).is_some() {
+            self.changed.insert(Entry::Tainted(tenant_id.to_owned(), session_id));
+        }
+    }
+
+    /// Whether an urgent alert is news in `window`; remembers it.
+    pub(super) fn is_news(&mut self, fingerprint: &str, window: TimestampMicros) -> bool {
+        let news = !self.told.contains_key(fingerprint);
+        if news {
+            self.told.insert(fingerprint.to_owned(), window);
+            self.changed.insert(Entry::Told(fingerprint.to_owned()));
+        }
+        news
+    }
+
+    fn value(&self, entry: &Entry) -> Option<Bytes> {
+        match entry {
+            Entry::Clock => Some(encode(&self.clock)),
+            Entry::Window(window, key) => self.windows.get(&(*window, key.clone())).map(encode),
+            Entry::Tainted(tenant, session) => self.tainted.get(&(tenant.clone(), *session)).map(encode),
+            Entry::Told(fingerprint) => self.told.get(fingerprint).map(encode),
+        }
+    }
+
+    fn read(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        match Entry::from_key(key)? {
+            Entry::Clock => self.clock = decode(value)?,
+            Entry::Window(window, key) => _ = self.windows.insert((window, key), decode(value)?),
+            Entry::Tainted(tenant, session) => _ = self.tainted.insert((tenant, session), decode(value)?),
+            Entry::Told(fingerprint) => _ = self.told.insert(fingerprint, decode(value)?),
+        }
+        Some(())
+    }
+}
+
+fn expired<K: Clone + Ord>(map: &BTreeMap<K, TimestampMicros>, before: TimestampMicros) -> Vec<K> {
+    map.iter().filter(|(_, at)| **at < before).map(|(key, _)| key.clone()).collect()
+}
+
+impl Entry {
+    fn key(&self) -> Bytes {
+        let mut key = Vec::new();
+        match self {
+            Entry::Clock => key.push(b'c'),
+            Entry::Window(window, subject) => {
+                key.push(b'w');
+                window.put(&mut key);
+                subject.put(&mut key);
+            }
+            Entry::Tainted(tenant, session) => {
+                key.push(b's');
+                tenant.put(&mut key);
+                session.put(&mut key);
+            }
+            Entry::Told(fingerprint) => {
+                key.push(b't');
+                fingerprint.put(&mut key);
+            }
+        }
+        Bytes::from(key)
+    }
+
+    fn from_key(key: &[u8]) -> Option<Self> {
+        let (kind, mut rest) = key.split_first()?;
+        let entry = match kind {
+            b'c' => Entry::Clock,
+            b'w' => Entry::Window(Wire::get(&mut rest)?, Wire::get(&mut rest)?),
+            b's' => Entry::Tainted(Wire::get(&mut rest)?, Wire::get(&mut rest)?),
+            b't' => Entry::Told(Wire::get(&mut rest)?),
+            _ => return None,
+        };
+        rest.is_empty().then_some(entry)
+    }
+}
+
+impl PartitionState for FeaturesState {
+    fn take_changes(&mut self) -> Vec<StateChange> {
+        let changed = std::mem::take(&mut self.changed);
+        let by_key: BTreeMap<_, _> = changed.iter().map(|entry| (entry.key(), self.value(entry))).collect();
+        by_key.into_iter().collect()
+    }
+
+    fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        let reason = "not an entry of the features stage; restore it from a run of this version".to_owned();
+        self.read(key, value).ok_or_else(|| StateError { key: schemas::id::hex(key), reason })
+    }
+}
