@@ -2,4 +2,5 @@
 //!
 //! `client` alone names the ClickHouse crate (invariant I3); the rest is SQL text and decisions.
 
+pub mod client;
 pub mod intent;

@@ -34,10 +34,9 @@ pub struct Head {
 /// [`ErrorClass::Data`]: the chain is not one that this writer leaves; verify before going on.
 pub async fn recover(store: &Store, partition: PartitionId, build: &str) -> Result<Option<Head>, SinkError> {
     let last = last_manifest(store, partition).await?;
-    let head = last.as_ref().map(|(manifest, sha256)| Head {
-        offset_next: manifest.publication.offset_next,
-        manifest_sha256: *sha256,
-    });
+    let head = last
+        .as_ref()
+        .map(|(manifest, sha256)| Head { offset_next: manifest.publication.offset_next, manifest_sha256: *sha256 });
     let orphans = objects_behind(store, partition, last.as_ref().map(|(manifest, _)| manifest)).await?;
     match orphans.as_slice() {
         [] => Ok(head),
@@ -45,7 +44,10 @@ pub async fn recover(store: &Store, partition: PartitionId, build: &str) -> Resu
         [first, ..] => Err(SinkError::new(
             ErrorClass::Data,
             format!("recover {}/{}", partition.topic, partition.partition),
-            format!("{} objects without manifest from {first} on: manifests were removed; run custody verify", orphans.len()),
+            format!(
+                "{} objects without manifest from {first} on: manifests were removed; run custody verify",
+                orphans.len()
+            ),
         )),
     }
 }
@@ -88,7 +90,7 @@ async fn objects_behind(
 }
 
 /// First offset in a data key of that partition; `None` for any other key.
-fn offset_first_of(key: &str, partition: PartitionId) -> Option<u64> {
+pub(crate) fn offset_first_of(key: &str, partition: PartitionId) -> Option<u64> {
     let name = key.rsplit('/').next()?.strip_suffix(".parquet")?;
     let rest = name.strip_prefix(partition.topic.name())?.strip_prefix('-')?;
     let (number, offset_first) = rest.split_once('-')?;

@@ -49,6 +49,12 @@ impl Store {
         Ok(Self::new(Arc::new(store.with_fsync(true))))
     }
 
+    /// The store itself, for tests that damage it.
+    #[cfg(test)]
+    pub(crate) fn object_store(&self) -> &dyn ObjectStore {
+        self.0.as_ref()
+    }
+
     /// Puts an object unless there is one.
     ///
     /// S3's 409 (another create-only PUT in flight) also surfaces as [`Created::Exists`]; reading
