@@ -55,6 +55,8 @@ impl Running {
     pub(crate) async fn start(mut command: Command, ready: Ready) -> Result<Self, EmbeddedError> {
         let engine = PathBuf::from(command.as_std().get_program());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        // A group of its own: Ctrl-C goes to the parent, which stops the engine after its own last insert.
+        command.process_group(0);
         os::die_with_parent(command.as_std_mut());
         let failed = |reason: String| EmbeddedError::Start { engine: engine.clone(), reason };
         let mut child = spawn(command).await.map_err(|e| failed(e.to_string()))?;

@@ -32,7 +32,10 @@ pub(crate) fn fetch(package: &Package, npm: &Path, cache_dir: &Path) -> Result<P
     fs::create_dir_all(cache_dir).map_err(EmbeddedError::io("create cache directory", cache_dir))?;
     let lock_path = cache_dir.join("fetch.lock");
     let lock = File::create(&lock_path).map_err(EmbeddedError::io("create", &lock_path))?;
-    lock.lock().map_err(EmbeddedError::io("lock", &lock_path))?;
+    if lock.try_lock().is_err() {
+        tracing::info!(lock = %lock_path.display(), "waiting for another process that fetches ClickHouse's engine");
+        lock.lock().map_err(EmbeddedError::io("lock", &lock_path))?;
+    }
     if target.is_file() {
         return Ok(target);
     }
@@ -95,6 +98,7 @@ fn run(package: &Package, mut command: Command, watched: &Path, what: &str, byte
     let log = File::create(&log_path).map_err(EmbeddedError::io("create", &log_path))?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let mut child = command.spawn().map_err(|e| failed(package, &format!("cannot start {program}: {e}")))?;
+    tracing::info!(bytes, "{what}");
     let bar = progress_bar(what, bytes);
     let status = loop {
         match child.try_wait().map_err(|e| failed(package, &format!("{program}: {e}")))? {

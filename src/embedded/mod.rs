@@ -163,14 +163,11 @@ async fn start_server(binary: &Path, options: &EmbeddedOptions) -> Result<Runnin
     let address = free_address()?;
     let text = server::configuration(&data_dir, address.port(), options.memory_bytes_max);
     let config = write(&data_dir, "config.xml", &text)?;
+    let mut named = OsString::from("--config-file=");
+    named.push(config);
     let mut command = Command::new(binary);
     // Its watchdog would be a second process that our signals do not reach.
-    command
-        .arg("server")
-        .arg("--config-file")
-        .arg(config)
-        .env("CLICKHOUSE_WATCHDOG_ENABLE", "0")
-        .current_dir(&data_dir);
+    command.arg("server").arg(named).env("CLICKHOUSE_WATCHDOG_ENABLE", "0").current_dir(&data_dir);
     let running = Running::start(command, Ready::Ping(address)).await?;
     write(&data_dir, locate::ENGINE_FILE, EngineKind::Server.as_str())?;
     Ok(running)

@@ -123,3 +123,7 @@ pub(crate) fn read_statement(query: &[u8], body: &mut dyn Read, limits: &Limits)
     }
     Ok(Received { text, statement })
 }
+
+#[cfg(test)]
+#[path = "body/tests.rs"]
+mod tests;

@@ -35,13 +35,17 @@ fn the_three_methods_are_read_and_blocks_join() {
 }
 
 #[test]
-fn a_block_of_the_reference_client_is_read() {
-    // `SELECT 1` with method none; hash of ClickHouse's CityHash128 v1.0.2, halves swapped, as `encode_block` writes it
-    // and as the live suite confirms against the `clickhouse` crate.
-    let made = block(NONE, b"SELECT 1", b"SELECT 1");
-    assert_eq!(made.len(), 16 + 9 + 8);
-    assert_eq!(made[16..25], [NONE, 17, 0, 0, 0, 8, 0, 0, 0]);
-    assert_eq!(decode(&made), Ok(b"SELECT 1".to_vec()));
+fn a_block_that_a_clickhouse_server_sent_is_read() {
+    // Answer of ClickHouse 18.16.1 to `?compress=1&network_compression_method=ZSTD`.
+    let hex = "426447595f599c111169b50adfd3b828828d0000008f000000f065436f64653a2038392c20652e646973706c6179546578742829\
+               203d2044423a3a457863657074696f6e3a20556e6b6e6f776e20636f6d7072657373696f6e206d6574686f643a20275a535444\
+               272c206d757374206265206f6e65206f6620276c7a34272c20276c7a346863272c20277a737464276c003b7768616500507469\
+               6f6e0a";
+    let sent: Vec<u8> =
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect();
+    let text = "Code: 89, e.displayText() = DB::Exception: Unknown compression method: 'ZSTD', must be one of 'lz4', \
+                'lz4hc', 'zstd', e.what() = DB::Exception\n";
+    assert_eq!(decode(&sent), Ok(text.as_bytes().to_vec()));
 }
 
 #[test]
