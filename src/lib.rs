@@ -3,7 +3,10 @@
 //! This package only composes: `ingest` brings events into the log, `processors` finds, `sinks`
 //! publishes; the runner joins them. See ARCHITECTURE.md for the map.
 
+pub mod archive_role;
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod demo;
 pub mod embedded;
 pub mod fleet;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use bytes::Bytes;
 use ingest::agent::sequencer::Sequencer;
 use ingest::agent::tick::Ticker;
+use processors::completeness::CLOSED_EXT;
 use schemas::event::{EventHeader, Heartbeat, InventoryDeclared, Principal, RawEvent};
 use schemas::id::Uuid;
 use schemas::record::{OutRecord, PartitionId, Position};
@@ -183,7 +184,7 @@ impl<'a> Stream<'a> {
         if self.heartbeat_at <= next {
             let at = self.heartbeat_at;
             self.heartbeat_at = at.plus_ms(self.config.heartbeat_interval_ms);
-            self.heartbeats(at);
+            self.heartbeats(at, false);
             return Some(at);
         }
         if start.is_some_and(|s| active.is_none_or(|a| s <= a)) {
@@ -286,10 +287,14 @@ impl<'a> Stream<'a> {
         self.deliver(at, record);
     }
 
-    fn heartbeats(&mut self, at: TimestampMicros) {
+    /// A heartbeat of every writer; the last one says that the writer is done.
+    fn heartbeats(&mut self, at: TimestampMicros, is_last: bool) {
         let producers: Vec<String> = self.writers.keys().cloned().collect();
         for producer in producers {
-            self.own_event(at, &producer, |sequencer, h| {
+            self.own_event(at, &producer, |sequencer, mut h| {
+                if is_last {
+                    h.ext.insert(CLOSED_EXT.to_owned(), "true".to_owned());
+                }
                 RawEvent::Heartbeat(Heartbeat {
                     h: EventHeader { event_type: "heartbeat".to_owned(), ..h },
                     open_sessions: sequencer.open_sessions(),
@@ -380,7 +385,7 @@ impl<'a> Stream<'a> {
         }
         let last = self.deliveries.iter().map(|d| d.0.0).max().unwrap_or(self.tick_at);
         let at = last.max(self.tick_at).plus_ms(1_000);
-        self.heartbeats(at);
+        self.heartbeats(at, true);
         let end = at.plus_ms(self.config.trail_ms);
         self.end = Some(end);
         self.release(end);

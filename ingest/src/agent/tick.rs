@@ -10,6 +10,9 @@ use schemas::record::{OutRecord, Position};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
+/// Tenant of records that belong to no customer.
+const SYSTEM_TENANT: &str = "_system";
+
 /// Builds rounds of ticks for one writer.
 #[derive(Debug, Clone)]
 pub struct Ticker {
@@ -50,6 +53,8 @@ impl Ticker {
         let h = EventHeader {
             event_id: Uuid::derive(&parts),
             event_time: at,
+            tenant_id: SYSTEM_TENANT.to_owned(),
+            agent_id: self.writer_id.clone(),
             seq: -1,
             producer_id: self.writer_id.clone(),
             producer_epoch: self.epoch.0,

@@ -185,9 +185,15 @@ impl ArchiveSink {
     /// stands alone; after [`ErrorClass::Retry`] nothing is lost, call again.
     pub async fn publish(&mut self) -> Vec<(PartitionId, Vec<Receipt>, Option<SinkError>)> {
         let (store, build) = (&self.store, self.config.build.as_str());
-        let waiting = self.partitions.values_mut().filter(|partition| !partition.sealed.is_empty());
-        let outcomes = futures::stream::iter(waiting.map(|partition| partition.publish(store, build)));
-        let mut outcomes: Vec<_> = outcomes.buffer_unordered(PUBLISH_CONCURRENCY).collect().await;
+        // A loop and not an iterator chain: closures over `&mut` would keep the future from being `Send`.
+        let mut waiting = Vec::new();
+        for partition in self.partitions.values_mut() {
+            if !partition.sealed.is_empty() {
+                waiting.push(partition.publish(store, build));
+            }
+        }
+        let outcomes = futures::stream::iter(waiting).buffer_unordered(PUBLISH_CONCURRENCY);
+        let mut outcomes: Vec<_> = outcomes.collect().await;
         outcomes.sort_by_key(|(id, ..)| *id);
         outcomes
     }
