@@ -378,7 +378,7 @@ impl<S: Store> InProcessLog<S> {
 }
 
 /// A step's records: its outputs, then its state entries.
-fn step_records(txn: &mut Txn) -> Result<Vec<OutRecord>, LogError> {
+pub(super) fn step_records(txn: &mut Txn) -> Result<Vec<OutRecord>, LogError> {
     let mut records = std::mem::take(&mut txn.outputs);
     let changes = std::mem::take(&mut txn.changes);
     let Some(topic) = txn.state_topic else {

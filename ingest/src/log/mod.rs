@@ -9,6 +9,8 @@ use std::ops::Range;
 pub mod conformance;
 mod group;
 pub mod in_process;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod memory;

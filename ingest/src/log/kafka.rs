@@ -1,0 +1,367 @@
+//! The log on Apache Kafka, by librdkafka; nothing outside this file and its folder names it.
+//!
+//! Intake is idempotent, steps are transactions whose offsets the group's generation fences
+//! (KIP-447), consumers read committed records only. The broker keeps time in milliseconds, and takes
+//! time 0 for "now". It does not retry for ever: the error's class tells the caller to.
+
+mod consumer;
+mod log;
+mod producer;
+mod queue;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use schemas::record::{OutRecord, PartitionId};
+use schemas::topic::{Topic, partition_of};
+
+use self::log::KafkaLog;
+use self::producer::KafkaAppender;
+use super::in_process::name;
+use super::{Broker, ErrorClass, LogError};
+
+/// Longest wait for one answer of a broker.
+const ANSWER_WAIT: Duration = Duration::from_secs(15);
+/// A dead predecessor's open transaction blocks readers for so long at most.
+const TRANSACTION_TIMEOUT_MS: &str = "15000";
+/// A dead member's partitions move after so long; also how long a closed member's do, as static
+/// members do not sign off.
+const SESSION_TIMEOUT_MS: &str = "10000";
+/// Above the largest event with its headers.
+const MESSAGE_BYTES_MAX: &str = "8388608";
+/// What librdkafka prefetches beside our own queue.
+const PREFETCH_KBYTES: &str = "16384";
+
+/// Where the brokers are and how to speak to them.
+#[derive(Debug, Clone, Default)]
+pub struct KafkaConfig {
+    /// `host:port`, comma-separated.
+    pub bootstrap: String,
+    /// Name of this process in the brokers' logs.
+    pub client_id: String,
+    /// librdkafka settings over ours: TLS, SASL, tuning.
+    pub extra: BTreeMap<String, String>,
+    /// Topic settings over ours, for topics that [`Broker::create_topics`] makes; `replicas` is the
+    /// replication factor (the brokers' default without it).
+    pub topic: BTreeMap<String, String>,
+    /// Put before every topic name, group id and transactional id, so that several installations
+    /// can share brokers; usually empty.
+    pub namespace: String,
+}
+
+/// A broker cluster.
+#[derive(Clone)]
+pub struct KafkaBroker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: KafkaConfig,
+    /// For metadata and true high watermarks: reads uncommitted, belongs to no group.
+    meta: BaseConsumer<Context>,
+    counts: Mutex<BTreeMap<Topic, u32>>,
+}
+
+impl fmt::Debug for KafkaBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaBroker").field("bootstrap", &self.inner.config.bootstrap).finish_non_exhaustive()
+    }
+}
+
+/// Sends librdkafka's own log lines to ours.
+#[derive(Debug, Clone, Copy, Default)]
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Context {}
+
+fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Debug => {
+            tracing::debug!(target: "librdkafka", "{facility}: {message}");
+        }
+        _ => tracing::warn!(target: "librdkafka", "{facility}: {message}"),
+    }
+}
+
+/// What the caller does about a code that librdkafka gives no attributes with.
+fn class_of(code: Code) -> ErrorClass {
+    use Code as C;
+    match code {
+        C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::FencedInstanceId | C::UnknownMemberId => {
+            ErrorClass::Fenced
+        }
+        // The group moves on; whether the partition is still ours, the next event tells.
+        C::IllegalGeneration | C::RebalanceInProgress | C::AssignmentLost | C::PurgeQueue | C::PurgeInflight => {
+            ErrorClass::AbortTxn
+        }
+        C::BrokerTransportFailure
+        | C::AllBrokersDown
+        | C::Resolve
+        | C::OperationTimedOut
+        | C::MessageTimedOut
+        | C::TimedOutQueue
+        | C::RequestTimedOut
+        | C::WaitingForCoordinator
+        | C::WaitCache
+        | C::QueueFull
+        | C::Retry
+        | C::InProgress
+        | C::PreviousInProgress
+        | C::CoordinatorLoadInProgress
+        | C::CoordinatorNotAvailable
+        | C::NotCoordinator
+        | C::LeaderNotAvailable
+        | C::NotLeaderForPartition
+        | C::ReplicaNotAvailable
+        | C::BrokerNotAvailable
+        | C::NetworkException
+        | C::NotEnoughReplicas
+        | C::NotEnoughReplicasAfterAppend
+        | C::ConcurrentTransactions
+        | C::UnstableOffsetCommit
+        | C::KafkaStorageError
+        | C::NotController => ErrorClass::Retry { after_ms: 500 },
+        _ => ErrorClass::Fatal,
+    }
+}
+
+/// An error of librdkafka as the log tells it; `client` knows what a fatal one was.
+fn failed<C: ClientContext>(what: impl Into<String>, error: &KafkaError, client: &Client<C>) -> LogError {
+    let fatal = client.fatal_error();
+    let class = match (error, &fatal) {
+        (_, Some((code, _))) => class_of(*code),
+        (KafkaError::Transaction(e), _) if e.is_retriable() => ErrorClass::Retry { after_ms: 500 },
+        (KafkaError::Transaction(e), _) => match class_of(e.code()) {
+            ErrorClass::Fatal if e.txn_requires_abort() => ErrorClass::AbortTxn,
+            class => class,
+        },
+        (error, _) => error.rdkafka_error_code().map_or(ErrorClass::Fatal, class_of),
+    };
+    let why = fatal.map_or_else(String::new, |(code, why)| format!(" ({code}: {why})"));
+    LogError::new(class, what, format!("{error}{why}"))
+}
+
+/// Runs librdkafka calls that wait for brokers beside the async threads.
+async fn blocking<R: Send + 'static>(
+    what: &'static str,
+    act: impl FnOnce() -> Result<R, LogError> + Send + 'static,
+) -> Result<R, LogError> {
+    let joined = tokio::task::spawn_blocking(act).await;
+    joined.unwrap_or_else(|e| Err(LogError::fatal(what, format!("its thread ended: {e}"))))
+}
+
+impl KafkaBroker {
+    /// Connects in the background: an unreachable broker shows at the first call.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Fatal`]: a setting that librdkafka does not know or refuses.
+    pub fn new(config: KafkaConfig) -> Result<Self, LogError> {
+        let settings = [("isolation.level", "read_uncommitted")];
+        let meta = create(&config, &settings, Context)?;
+        Ok(Self { inner: Arc::new(Inner { config, meta, counts: Mutex::default() }) })
+    }
+}
+
+/// A client with our settings, `settings` and the user's, in this order.
+fn create<C: ClientContext, T: FromClientConfigAndContext<C>>(
+    config: &KafkaConfig,
+    settings: &[(&str, &str)],
+    context: C,
+) -> Result<T, LogError> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &config.bootstrap);
+    client.set("client.id", &config.client_id);
+    client.set("message.max.bytes", MESSAGE_BYTES_MAX);
+    for (key, value) in settings {
+        client.set(*key, *value);
+    }
+    for (key, value) in &config.extra {
+        client.set(key, value);
+    }
+    let what = format!("client of {}", config.bootstrap);
+    client
+        .create_with_context(context)
+        .map_err(|e| LogError::fatal(what, format!("{e}; check the librdkafka settings")))
+}
+
+impl Inner {
+    fn topic(&self, topic: Topic) -> String {
+        format!("{}{}", self.config.namespace, topic.name())
+    }
+
+    /// Partitions of a topic, asked of the brokers once; `None` if there is no such topic.
+    fn count(&self, topic: Topic) -> Result<Option<u32>, LogError> {
+        let known = self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(&topic).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let wire = self.topic(topic);
+        let what = || format!("metadata of {wire}");
+        let fetched = self.meta.fetch_metadata(Some(&wire), ANSWER_WAIT);
+        let fetched = fetched.map_err(|e| failed(what(), &e, self.meta.client()))?;
+        let Some(found) = fetched.topics().iter().find(|t| t.name() == wire) else { return Ok(None) };
+        match found.error().map(Code::from) {
+            None if found.partitions().is_empty() => Ok(None),
+            None => {
+                let count = found.partitions().len() as u32;
+                self.counts.lock().unwrap_or_else(PoisonError::into_inner).insert(topic, count);
+                Ok(Some(count))
+            }
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
+            Some(code) => Err(LogError::new(class_of(code), what(), code.to_string())),
+        }
+    }
+
+    fn count_of(&self, topic: Topic) -> Result<u32, LogError> {
+        let missing =
+            || LogError::fatal(format!("topic {}", self.topic(topic)), "it does not exist; create the topics first");
+        self.count(topic)?.ok_or_else(missing)
+    }
+
+    /// The partition of a record; refused before anything of its step is sent.
+    fn place(&self, record: &OutRecord) -> Result<PartitionId, LogError> {
+        let count = self.count_of(record.topic)?;
+        let partition = match (record.partition, &record.key) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => partition_of(key, count),
+            (None, None) => 0,
+        };
+        let id = PartitionId { topic: record.topic, partition };
+        match partition < count {
+            true if record.key.is_none() && record.topic.is_compacted() => {
+                Err(LogError::fatal(name(id), "a record of a compacted topic needs a key"))
+            }
+            true => Ok(id),
+            false => Err(LogError::fatal(name(id), format!("the topic has only {count} partitions"))),
+        }
+    }
+
+    /// Settings of a new topic.
+    fn topic_settings(&self, topic: Topic) -> BTreeMap<&str, &str> {
+        let policy = if topic.is_compacted() { "compact" } else { "delete" };
+        let ours = [
+            ("cleanup.policy", policy),
+            ("retention.ms", "-1"),
+            ("message.timestamp.type", "CreateTime"),
+            ("max.message.bytes", MESSAGE_BYTES_MAX),
+        ];
+        let mut settings = BTreeMap::from(ours);
+        let theirs = self.config.topic.iter().filter(|(key, _)| *key != "replicas");
+        // A retention meant for events must not turn the state into something that expires.
+        let theirs = theirs.filter(|(key, _)| {
+            !topic.is_compacted() || !matches!(key.as_str(), "cleanup.policy" | "retention.ms" | "retention.bytes")
+        });
+        settings.extend(theirs.map(|(key, value)| (key.as_str(), value.as_str())));
+        settings
+    }
+
+    fn replicas(&self) -> Result<i32, LogError> {
+        // -1 is the brokers' default.replication.factor.
+        let text = self.config.topic.get("replicas").map_or("-1", String::as_str);
+        text.parse().map_err(|_| LogError::fatal("topic setting replicas", format!("{text:?} is not a number")))
+    }
+
+    async fn create_missing(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
+        let admin: AdminClient<Context> = create(&self.config, &[], Context)?;
+        let replicas = self.replicas()?;
+        let names: Vec<(String, BTreeMap<&str, &str>)> =
+            topics.iter().map(|t| (self.topic(*t), self.topic_settings(*t))).collect();
+        let new: Vec<NewTopic<'_>> = names
+            .iter()
+            .map(|(name, settings)| {
+                let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replicas));
+                settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            })
+            .collect();
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WAIT)).request_timeout(Some(ANSWER_WAIT));
+        let made = admin.create_topics(&new, &options).await;
+        for made in made.map_err(|e| failed("creation of topics", &e, admin.inner()))? {
+            match made {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(LogError::new(class_of(code), format!("creation of topic {topic}"), code.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether every topic is there; a wrong partition count is an error.
+fn missing_topics(inner: &Inner, topics: &[Topic], partitions: u32) -> Result<Vec<Topic>, LogError> {
+    let mut missing = Vec::new();
+    for &topic in topics {
+        match inner.count(topic)? {
+            None => missing.push(topic),
+            Some(held) if held == partitions => {}
+            Some(held) => {
+                let message = format!("it has {held} partitions, not {partitions}; configure {held}");
+                return Err(LogError::fatal(format!("topic {}", inner.topic(topic)), message));
+            }
+        }
+    }
+    Ok(missing)
+}
+
+impl Broker for KafkaBroker {
+    type Log = KafkaLog;
+    type Appender = KafkaAppender;
+
+    async fn create_topics(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
+        let wanted = topics.to_vec();
+        let look = |inner: Arc<Inner>, wanted: Vec<Topic>| {
+            blocking("look-up of topics", move || missing_topics(&inner, &wanted, partitions))
+        };
+        let missing = look(Arc::clone(&self.inner), wanted).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.inner.create_missing(&missing, partitions).await?;
+        // Created is not yet known to every broker: wait until a client sees them.
+        for _ in 0..100 {
+            if look(Arc::clone(&self.inner), missing.clone()).await?.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(LogError::new(
+            ErrorClass::Retry { after_ms: 1_000 },
+            "creation of topics",
+            "the brokers do not show them yet",
+        ))
+    }
+
+    async fn partitions(&self, topic: Topic) -> Result<u32, LogError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("metadata of a topic", move || inner.count_of(topic)).await
+    }
+
+    async fn consumer(&self, group: &str, topic: Topic, instance: &str) -> Result<Self::Log, LogError> {
+        if topic.is_compacted() {
+            return Err(LogError::fatal(format!("topic {topic}"), "it is compacted; read it with restore"));
+        }
+        let (inner, group, instance) = (Arc::clone(&self.inner), group.to_owned(), instance.to_owned());
+        blocking("start of a consumer", move || KafkaLog::open(inner, &group, topic, &instance)).await
+    }
+
+    async fn appender(&self) -> Result<Self::Appender, LogError> {
+        KafkaAppender::open(Arc::clone(&self.inner))
+    }
+}

@@ -1,0 +1,282 @@
+//! The thread that polls librdkafka, and what it does when the group's assignment changes.
+//!
+//! A revoked partition is kept until the handle has finished with it (it asks for the next event);
+//! a lost one is gone at once. Polling goes on, with partitions paused, while nobody takes records.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use schemas::limits::STEP_RECORDS_MAX;
+use schemas::record::{PartitionId, Position, Record};
+use schemas::time::TimestampMicros;
+use schemas::topic::Topic;
+use tokio::sync::oneshot;
+
+use super::queue::{Inbox, Item};
+use super::{ANSWER_WAIT, class_of, failed, log_line};
+use crate::log::{ErrorClass, LogError};
+
+const POLL_WAIT: Duration = Duration::from_millis(20);
+/// A full queue for so long: pause the partitions and poll on, or the group takes this member for
+/// dead (`max.poll.interval.ms`, five minutes).
+const FULL_WAIT: Duration = Duration::from_secs(30);
+/// A partition that was assigned a moment ago refuses a seek until its fetcher has started.
+const SEEK_WAIT: Duration = Duration::from_secs(10);
+
+/// What the handle asks of the thread.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Revoked partitions are finished with.
+    HandedOver,
+    Seek {
+        partition: u32,
+        offset: u64,
+        reply: oneshot::Sender<Result<(), LogError>>,
+    },
+    Stop,
+}
+
+/// The consumer's callbacks.
+pub(super) struct GroupContext {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) commands: Mutex<mpsc::Receiver<Command>>,
+    /// The handle is gone: nobody will finish anything.
+    pub(super) closing: Arc<AtomicBool>,
+}
+
+pub(super) type GroupConsumer = BaseConsumer<GroupContext>;
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let done = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => self.revoke(consumer, list),
+            other => Err(KafkaError::Rebalance(other.into())),
+        };
+        if let Err(error) = done {
+            let error = failed("rebalance", &error, consumer.client());
+            self.inbox.tell(|queue| queue.fail(error));
+        }
+    }
+}
+
+fn numbers(list: &TopicPartitionList) -> Vec<u32> {
+    let mut numbers: Vec<u32> = list.elements().iter().map(|e| e.partition() as u32).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+impl GroupContext {
+    fn assign(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
+        let mut starts = Vec::new();
+        let mut assigned = TopicPartitionList::new();
+        for element in self.committed(consumer, list)?.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let next = match element.offset() {
+                Offset::Offset(next) => next,
+                _ => self.persist(|| consumer.fetch_watermarks(topic, partition, ANSWER_WAIT))?.0,
+            };
+            assigned.add_partition_offset(topic, partition, Offset::Offset(next))?;
+            starts.push((partition as u32, next as u64));
+        }
+        starts.sort_unstable();
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(&assigned)?,
+            _ => consumer.assign(&assigned)?,
+        }
+        if !starts.is_empty() {
+            self.inbox.tell(|queue| queue.assign(starts));
+        }
+        Ok(())
+    }
+
+    fn committed(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+        self.persist(|| {
+            let committed = consumer.committed_offsets(list.clone(), ANSWER_WAIT)?;
+            committed.elements().iter().try_for_each(|e| e.error())?;
+            Ok(committed)
+        })
+    }
+
+    /// Repeats a question until it is answered: without an answer the member cannot start.
+    fn persist<R>(&self, mut ask: impl FnMut() -> KafkaResult<R>) -> KafkaResult<R> {
+        loop {
+            match ask() {
+                Err(e) if !self.closing.load(Ordering::Acquire) && is_transient(&e) => {
+                    tracing::warn!("a broker did not answer in a rebalance: {e}; asking again");
+                    std::thread::sleep(POLL_WAIT);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn revoke(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
+        let gone = numbers(list);
+        let closing = self.closing.load(Ordering::Acquire);
+        if !gone.is_empty() && !closing {
+            let lost = consumer.assignment_lost();
+            let event = if lost { Item::Lost(gone.clone()) } else { Item::Revoked(gone.clone()) };
+            self.inbox.tell(|queue| queue.remove(&gone, Some(event)));
+            if !lost {
+                self.wait_for_hand_over(consumer);
+            }
+        }
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            _ => consumer.unassign(),
+        }
+    }
+
+    /// Serves the handle until it has finished with what was revoked.
+    fn wait_for_hand_over(&self, consumer: &GroupConsumer) {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.closing.load(Ordering::Acquire) {
+            match commands.recv_timeout(Duration::from_millis(100)) {
+                Ok(Command::HandedOver | Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(Command::Seek { partition, offset, reply }) => {
+                    let _: Result<(), _> = reply.send(self.seek(consumer, partition, offset));
+                }
+                // Taken away while the handle was still at it.
+                Err(mpsc::RecvTimeoutError::Timeout) if consumer.assignment_lost() => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn seek(&self, consumer: &GroupConsumer, partition: u32, offset: u64) -> Result<(), LogError> {
+        let topics = consumer.subscription().map_err(|e| failed("seek", &e, consumer.client()))?;
+        let topic = topics.elements().first().map(|e| e.topic().to_owned()).unwrap_or_default();
+        let deadline = Instant::now() + SEEK_WAIT;
+        loop {
+            let moved = consumer.seek(&topic, partition as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
+            match moved {
+                Ok(()) => {
+                    self.inbox.tell(|queue| queue.restart(partition));
+                    return Ok(());
+                }
+                Err(error) if Instant::now() > deadline => {
+                    return Err(failed(format!("seek in {topic}/{partition}"), &error, consumer.client()));
+                }
+                Err(_) => std::thread::sleep(POLL_WAIT),
+            }
+        }
+    }
+}
+
+fn is_transient(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code().map(class_of), Some(ErrorClass::Retry { .. }))
+}
+
+/// Polls until the handle says stop.
+pub(super) fn run(consumer: &GroupConsumer, topic: Topic) {
+    let context = Arc::clone(consumer.context());
+    let mut full_since: Option<Instant> = None;
+    let mut paused: Option<TopicPartitionList> = None;
+    while serve(&context, consumer).is_continue() {
+        if context.inbox.lock().is_full() {
+            let since = *full_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < FULL_WAIT {
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            if paused.is_none() {
+                paused = consumer.assignment().ok().filter(|list| consumer.pause(list).is_ok());
+            }
+        } else {
+            full_since = None;
+            if let Some(Err(error)) = paused.take().map(|list| consumer.resume(&list)) {
+                let error = failed("resume", &error, consumer.client());
+                context.inbox.tell(|queue| queue.fail(error));
+            }
+        }
+        poll_many(&context, consumer, topic);
+    }
+}
+
+/// Does what the handle asked for.
+fn serve(context: &GroupContext, consumer: &GroupConsumer) -> ControlFlow<()> {
+    loop {
+        let command = context.commands.lock().unwrap_or_else(PoisonError::into_inner).try_recv();
+        match command {
+            Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return ControlFlow::Break(()),
+            Ok(Command::HandedOver) => {}
+            Ok(Command::Seek { partition, offset, reply }) => {
+                let _: Result<(), _> = reply.send(context.seek(consumer, partition, offset));
+            }
+            Err(mpsc::TryRecvError::Empty) => return ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Takes what librdkafka has, at most one step's worth, waiting for the first.
+fn poll_many(context: &GroupContext, consumer: &GroupConsumer, topic: Topic) {
+    let mut wait = POLL_WAIT;
+    for _ in 0..STEP_RECORDS_MAX {
+        let Some(polled) = consumer.poll(wait) else { break };
+        wait = Duration::ZERO;
+        match polled {
+            Ok(message) => {
+                let partition = message.partition() as u32;
+                let record = record(&message, PartitionId { topic, partition });
+                context.inbox.lock().push(partition, record);
+            }
+            Err(KafkaError::PartitionEOF(partition)) => context.inbox.lock().end(partition as u32),
+            Err(error) => refuse(context, consumer, &error),
+        }
+    }
+    if wait.is_zero() {
+        context.inbox.news.notify_waiters();
+    }
+}
+
+/// An error while reading: what librdkafka gets over by itself is logged, the rest ends the reading.
+fn refuse(context: &GroupContext, consumer: &GroupConsumer, error: &KafkaError) {
+    if is_transient(error) && consumer.client().fatal_error().is_none() {
+        tracing::warn!("reading goes on after {error}");
+        return;
+    }
+    let mut failure = failed("read", error, consumer.client());
+    if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) {
+        failure
+            .message
+            .push_str("; the log no longer holds the committed offset: records were deleted before they were read");
+    }
+    context.inbox.tell(|queue| queue.fail(failure));
+}
+
+/// A message as a record; copies it out of librdkafka's buffers.
+pub(super) fn record(message: &BorrowedMessage<'_>, partition: PartitionId) -> Record {
+    let copy = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
+    let headers = message.headers().map(|headers| {
+        let header = |h: rdkafka::message::Header<'_, &[u8]>| (h.key.to_owned(), copy(h.value).unwrap_or_default());
+        headers.iter().map(header).collect()
+    });
+    Record {
+        at: Position { partition, offset: message.offset() as u64 },
+        timestamp: TimestampMicros::from_ms(message.timestamp().to_millis().unwrap_or(0)),
+        key: copy(message.key()),
+        value: copy(message.payload()),
+        headers: headers.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,398 @@
+//! A member of a consumer group: the handle over the polling thread and the transactional producer.
+//!
+//! Members are static (KIP-345): a successor of the same instance takes its partitions over at once
+//! and fences it. A closed member's partitions move to others when its session times out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use schemas::record::{OutRecord, PartitionId};
+use schemas::topic::Topic;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::consumer::{Command, GroupConsumer, GroupContext, run};
+use super::producer::Transactions;
+use super::queue::{Inbox, Item};
+use super::{ANSWER_WAIT, Context, Inner, PREFETCH_KBYTES, SESSION_TIMEOUT_MS, blocking, create, failed};
+use crate::log::in_process::{name, step_records};
+use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
+
+/// How long a consumer that has read everything waits before it says so.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// How long the brokers may leave a partition's end open before the caller hears of it.
+const SILENCE_WAIT: Duration = Duration::from_secs(10);
+/// How long restore waits until transactions in its partition are decided.
+const RESTORE_WAIT: Duration = Duration::from_secs(60);
+
+/// A member of a consumer group on Kafka.
+pub struct KafkaLog {
+    inner: Arc<Inner>,
+    group: String,
+    topic: Topic,
+    consumer: Arc<GroupConsumer>,
+    inbox: Arc<Inbox>,
+    commands: mpsc::Sender<Command>,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    transactions: Arc<Mutex<Transactions>>,
+    owned: BTreeSet<u32>,
+    /// Partitions that the caller knows to be revoked; its next call means that it has finished.
+    handing_over: Vec<u32>,
+}
+
+impl fmt::Debug for KafkaLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { group, topic, owned, .. } = self;
+        f.debug_struct("KafkaLog")
+            .field("group", group)
+            .field("topic", topic)
+            .field("owned", owned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        // A thread that is gone needs no word; it drops the consumer, so that nothing waits here.
+        let _: Result<(), _> = self.commands.send(Command::Stop);
+    }
+}
+
+impl KafkaLog {
+    /// Joins the group; the predecessor of the same instance is fenced before this returns.
+    pub(super) fn open(inner: Arc<Inner>, group: &str, topic: Topic, instance: &str) -> Result<Self, LogError> {
+        inner.count_of(topic)?;
+        let namespace = &inner.config.namespace;
+        let id = format!("{namespace}custody-{group}-{instance}-{}", topic.name());
+        let transactions = Arc::new(Mutex::new(Transactions::open(Arc::clone(&inner), id)?));
+        let (commands, receiver) = mpsc::channel();
+        let (inbox, closing) = (Arc::new(Inbox::default()), Arc::new(AtomicBool::new(false)));
+        let context =
+            GroupContext { inbox: Arc::clone(&inbox), commands: Mutex::new(receiver), closing: Arc::clone(&closing) };
+        let group_id = format!("{namespace}{group}");
+        let member = format!("{instance}-{}", topic.name());
+        let settings = [
+            ("group.id", group_id.as_str()),
+            // One member per topic, so that one instance may read several topics in one group.
+            ("group.instance.id", member.as_str()),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("session.timeout.ms", SESSION_TIMEOUT_MS),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("enable.partition.eof", "true"),
+            ("isolation.level", "read_committed"),
+            // A committed offset that the log no longer holds is a loss, not a reason to skip.
+            ("auto.offset.reset", "error"),
+            ("queued.max.messages.kbytes", PREFETCH_KBYTES),
+            ("queued.min.messages", "10000"),
+            ("fetch.wait.max.ms", "10"),
+            ("fetch.queue.backoff.ms", "10"),
+        ];
+        let consumer: GroupConsumer = create(&inner.config, &settings, context)?;
+        let consumer = Arc::new(consumer);
+        let what = || format!("consumer of {} in group {group_id}", inner.topic(topic));
+        consumer.subscribe(&[&inner.topic(topic)]).map_err(|e| failed(what(), &e, consumer.client()))?;
+        let polled = Arc::clone(&consumer);
+        let thread = std::thread::Builder::new().name("kafka-poll".to_owned());
+        let thread = thread.spawn(move || run(&polled, topic)).map_err(|e| LogError::fatal(what(), e.to_string()))?;
+        let thread = Some(thread);
+        let (group, owned) = (group_id, BTreeSet::new());
+        Ok(Self {
+            inner,
+            group,
+            topic,
+            consumer,
+            inbox,
+            commands,
+            closing,
+            thread,
+            transactions,
+            owned,
+            handing_over: Vec::new(),
+        })
+    }
+
+    fn id(&self, partition: u32) -> PartitionId {
+        PartitionId { topic: self.topic, partition }
+    }
+
+    fn ids(&self, partitions: &[u32]) -> Vec<PartitionId> {
+        partitions.iter().map(|p| self.id(*p)).collect()
+    }
+
+    fn own(&self, partition: PartitionId, verb: &str) -> Result<(), LogError> {
+        match partition.topic == self.topic && self.owned.contains(&partition.partition) {
+            true => Ok(()),
+            false => Err(LogError::fenced(format!("{verb} of {}", name(partition)))),
+        }
+    }
+
+    fn event(&mut self, item: Item) -> Result<Option<LogEvent>, LogError> {
+        Ok(Some(match item {
+            Item::Assigned(starts) => {
+                self.owned.extend(starts.iter().map(|(p, _)| *p));
+                LogEvent::Assigned(starts.into_iter().map(|(p, next)| (self.id(p), next)).collect())
+            }
+            // Still owned until the next call: the caller may finish what is in hand.
+            Item::Revoked(gone) => {
+                let event = LogEvent::Revoked(self.ids(&gone));
+                self.handing_over = gone;
+                event
+            }
+            Item::Lost(gone) => {
+                self.owned.retain(|p| !gone.contains(p));
+                LogEvent::Lost(self.ids(&gone))
+            }
+            Item::Chunk(chunk) => {
+                let Some(last) = chunk.records.last() else { return Ok(None) };
+                let next = last.at.offset + 1;
+                LogEvent::Fetched { partition: self.id(chunk.partition), next, records: chunk.records }
+            }
+            Item::Failed(error) => return Err(error),
+        }))
+    }
+
+    fn offsets(&self, partition: PartitionId, committed: &Committed) -> Result<TopicPartitionList, LogError> {
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(&self.inner.topic(partition.topic), partition.partition as i32);
+        let set = element.set_offset(Offset::Offset(committed.next as i64));
+        set.map_err(|e| LogError::fatal(name(partition), e.to_string()))?;
+        element.set_metadata(&committed.metadata);
+        Ok(list)
+    }
+
+    /// Commits a position by the group's own protocol.
+    async fn commit_plain(&self, partition: PartitionId, committed: &Committed) -> Result<(), LogError> {
+        let list = self.offsets(partition, committed)?;
+        let consumer = Arc::clone(&self.consumer);
+        blocking("commit", move || {
+            let done = consumer.commit(&list, CommitMode::Sync);
+            done.map_err(|e| failed(format!("commit of {}", name(partition)), &e, consumer.client()))
+        })
+        .await
+    }
+}
+
+impl Log for KafkaLog {
+    async fn next(&mut self) -> Result<LogEvent, LogError> {
+        let finished = std::mem::take(&mut self.handing_over);
+        if !finished.is_empty() {
+            self.owned.retain(|p| !finished.contains(p));
+            // A thread that is gone has nothing to hand over.
+            let _: Result<(), _> = self.commands.send(Command::HandedOver);
+        }
+        let inbox = Arc::clone(&self.inbox);
+        let start = Instant::now();
+        loop {
+            let mut news = pin!(inbox.news.notified());
+            news.as_mut().enable();
+            let (item, drained) = {
+                let mut queue = inbox.lock();
+                (queue.pop(), queue.is_drained())
+            };
+            if let Some(event) = item.map(|item| self.event(item)).transpose()?.flatten() {
+                return Ok(event);
+            }
+            let wait = if drained { IDLE_WAIT } else { SILENCE_WAIT };
+            if tokio::time::timeout_at(start + wait, news).await.is_ok() {
+                continue;
+            }
+            if inbox.lock().is_drained() {
+                return Ok(LogEvent::Idle);
+            }
+            if start.elapsed() >= SILENCE_WAIT {
+                let what = format!("read of {} in group {}", self.topic, self.group);
+                return Err(LogError::new(ErrorClass::Retry { after_ms: 500 }, what, "the brokers do not answer"));
+            }
+        }
+    }
+
+    async fn restore(&mut self, state: PartitionId) -> Result<Vec<(Bytes, Bytes)>, LogError> {
+        if !state.topic.is_compacted() {
+            return Err(LogError::fatal(format!("restore of {}", name(state)), "the topic is not compacted"));
+        }
+        let inner = Arc::clone(&self.inner);
+        blocking("restore", move || restore(&inner, state)).await
+    }
+
+    async fn commit(&mut self, mut txn: Txn) -> Result<(), LogError> {
+        self.own(txn.source, "commit")?;
+        let records = step_records(&mut txn)?;
+        let committed = Committed { next: txn.consumed.end, metadata: String::new() };
+        if records.is_empty() {
+            return self.commit_plain(txn.source, &committed).await;
+        }
+        let offsets = self.offsets(txn.source, &committed)?;
+        let (inner, consumer, transactions) =
+            (Arc::clone(&self.inner), Arc::clone(&self.consumer), Arc::clone(&self.transactions));
+        blocking("commit", move || {
+            let placed: Result<Vec<(PartitionId, OutRecord)>, LogError> =
+                records.into_iter().map(|r| Ok((inner.place(&r)?, r))).collect();
+            let placed = placed?;
+            let group = consumer.group_metadata();
+            let group = group.ok_or_else(|| LogError::fatal("commit", "the consumer has no group"))?;
+            let mut transactions = transactions.lock().unwrap_or_else(PoisonError::into_inner);
+            transactions.write(&placed, &offsets, &group)
+        })
+        .await
+    }
+
+    async fn seek(&mut self, partition: PartitionId, offset: u64) -> Result<(), LogError> {
+        self.own(partition, "seek")?;
+        let ended = || LogError::fatal(format!("seek in {}", name(partition)), "the polling thread has ended");
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Seek { partition: partition.partition, offset, reply };
+        self.commands.send(command).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.inner.topic(partition.topic), partition.partition as i32);
+        let consumer = Arc::clone(&self.consumer);
+        blocking("committed offset", move || {
+            let what = || format!("committed offset of {}", name(partition));
+            let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
+            let answer = consumer.committed_offsets(list, ANSWER_WAIT).map_err(refuse)?;
+            let elements = answer.elements();
+            let element = elements.first().ok_or_else(|| LogError::fatal(what(), "the brokers left it out"))?;
+            element.error().map_err(refuse)?;
+            Ok(match element.offset() {
+                Offset::Offset(next) => Some(Committed { next: next as u64, metadata: element.metadata().to_owned() }),
+                _ => None,
+            })
+        })
+        .await
+    }
+
+    async fn commit_offset(&mut self, partition: PartitionId, committed: Committed) -> Result<(), LogError> {
+        self.own(partition, "commit")?;
+        if committed.metadata.len() > METADATA_BYTES_MAX {
+            let message = format!("metadata of {} bytes; at most {METADATA_BYTES_MAX}", committed.metadata.len());
+            return Err(LogError::fatal(format!("commit of {}", name(partition)), message));
+        }
+        self.commit_plain(partition, &committed).await
+    }
+
+    async fn bounds(&mut self, partition: PartitionId) -> Result<Range<u64>, LogError> {
+        let (inner, consumer) = (Arc::clone(&self.inner), Arc::clone(&self.consumer));
+        blocking("bounds", move || {
+            let count = inner.count_of(partition.topic)?;
+            if partition.partition >= count {
+                return Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions")));
+            }
+            // This client reads committed: the end is the last stable offset.
+            let marks =
+                consumer.fetch_watermarks(&inner.topic(partition.topic), partition.partition as i32, ANSWER_WAIT);
+            let (first, next) = marks.map_err(|e| failed(name(partition), &e, consumer.client()))?;
+            Ok(first as u64..next as u64)
+        })
+        .await
+    }
+
+    async fn close(mut self) -> Result<(), LogError> {
+        let thread = self.thread.take();
+        drop(self);
+        blocking("close", move || match thread.map(JoinHandle::join) {
+            Some(Err(_)) => Err(LogError::fatal("close", "the polling thread panicked")),
+            _ => Ok(()),
+        })
+        .await
+    }
+}
+
+/// Every live entry of a state partition, after every transaction in it has been decided.
+fn restore(inner: &Inner, state: PartitionId) -> Result<Vec<(Bytes, Bytes)>, LogError> {
+    let (wire, number) = (inner.topic(state.topic), state.partition as i32);
+    let what = || format!("restore of {}", name(state));
+    inner.count_of(state.topic)?;
+    let group = format!("{}restore", inner.config.namespace);
+    let settings = [
+        // A client that assigns needs a group id; it never joins or commits.
+        ("group.id", group.as_str()),
+        ("enable.auto.commit", "false"),
+        ("enable.partition.eof", "true"),
+        ("isolation.level", "read_committed"),
+        ("auto.offset.reset", "error"),
+        ("fetch.wait.max.ms", "10"),
+        ("queued.max.messages.kbytes", PREFETCH_KBYTES),
+    ];
+    let consumer: BaseConsumer<Context> = create(&inner.config, &settings, Context)?;
+    let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
+    let (first, end) = decided(inner, &consumer, &wire, number).map_err(refuse)?.ok_or_else(|| undecided(what()))?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&wire, number, Offset::Offset(first)).map_err(refuse)?;
+    let mut entries = BTreeMap::new();
+    if first < end {
+        consumer.assign(&list).map_err(refuse)?;
+        read_entries(&consumer, &mut entries, what)?;
+    }
+    Ok(entries.into_iter().collect())
+}
+
+fn undecided(what: String) -> LogError {
+    LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what, "a transaction in it is still open")
+}
+
+/// First and next offset, once everything in between is stable; `None` if it does not become so.
+fn decided(
+    inner: &Inner,
+    committed: &BaseConsumer<Context>,
+    wire: &str,
+    number: i32,
+) -> Result<Option<(i64, i64)>, KafkaError> {
+    let (_, high) = inner.meta.fetch_watermarks(wire, number, ANSWER_WAIT)?;
+    let deadline = std::time::Instant::now() + RESTORE_WAIT;
+    while std::time::Instant::now() < deadline {
+        let (first, stable) = committed.fetch_watermarks(wire, number, ANSWER_WAIT)?;
+        if stable >= high {
+            return Ok(Some((first, stable)));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(None)
+}
+
+fn read_entries(
+    consumer: &BaseConsumer<Context>,
+    entries: &mut BTreeMap<Bytes, Bytes>,
+    what: impl Fn() -> String,
+) -> Result<(), LogError> {
+    let mut silent_since = std::time::Instant::now();
+    loop {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                silent_since = std::time::Instant::now();
+                let key = Bytes::copy_from_slice(message.key().unwrap_or_default());
+                match message.payload() {
+                    Some(value) => entries.insert(key, Bytes::copy_from_slice(value)),
+                    None => entries.remove(&key),
+                };
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(error)) => {
+                let failure = failed(what(), &error, consumer.client());
+                if !matches!(failure.class, ErrorClass::Retry { .. }) {
+                    return Err(failure);
+                }
+            }
+            None => {}
+        }
+        if silent_since.elapsed() > RESTORE_WAIT {
+            return Err(LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what(), "the brokers do not answer"));
+        }
+    }
+}

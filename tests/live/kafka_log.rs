@@ -1,0 +1,84 @@
+//! The log conformance suite on real Kafka, at `CUSTODY_TEST_KAFKA` (host:port).
+//!
+//! Start one with `docker/kafka-local.sh start`. Each check has topics of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use bytes::Bytes;
+use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use ingest::log::{Appender as _, Broker as _, ErrorClass, Log, LogEvent, Txn};
+use ingest::log_conformance;
+use schemas::record::{OutRecord, PartitionId, Record};
+use schemas::time::TimestampMicros;
+use schemas::topic::Topic;
+
+/// A broker on topics that nobody has used.
+async fn fresh() -> (KafkaBroker, ()) {
+    let bootstrap = std::env::var("CUSTODY_TEST_KAFKA")
+        .expect("CUSTODY_TEST_KAFKA is not set: start a broker with docker/kafka-local.sh and set it to host:port");
+    let reachable = std::net::TcpStream::connect(&bootstrap);
+    assert!(reachable.is_ok(), "no broker answers at CUSTODY_TEST_KAFKA={bootstrap}: {reachable:?}");
+    let namespace = format!("test-{}.", uuid::Uuid::new_v4());
+    let config = KafkaConfig { bootstrap, client_id: "conformance".to_owned(), namespace, ..KafkaConfig::default() };
+    (KafkaBroker::new(config).unwrap(), ())
+}
+
+log_conformance!(fresh);
+
+const SOURCE: PartitionId = PartitionId { topic: Topic::Events, partition: 0 };
+
+fn record(topic: Topic, value_bytes: usize) -> OutRecord {
+    let (timestamp, value) = (TimestampMicros::from_ms(1), Some(Bytes::from(vec![0; value_bytes])));
+    OutRecord { topic, partition: Some(0), timestamp, key: None, value, headers: Vec::new() }
+}
+
+fn step(outputs: Vec<OutRecord>) -> Txn {
+    let changes = vec![(Bytes::from("k"), Some(Bytes::from("v")))];
+    Txn { source: SOURCE, consumed: 0..1, outputs, changes, state_topic: Some(Topic::StatePii) }
+}
+
+/// Records until the consumer says that it has read everything.
+async fn read_all(log: &mut impl Log) -> Vec<Record> {
+    let (mut records, mut assigned) = (Vec::new(), false);
+    loop {
+        match log.next().await.unwrap() {
+            LogEvent::Fetched { records: more, .. } => records.extend(more),
+            LogEvent::Assigned(_) => assigned = true,
+            LogEvent::Idle if assigned => return records,
+            _ => {}
+        }
+    }
+}
+
+/// The second record is larger than any broker setting here allows, and the first has been sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aborted_step_is_never_seen_and_leaves_a_gap_in_the_offsets() {
+    let (broker, ()) = fresh().await;
+    broker.create_topics(Topic::ALL, 1).await.unwrap();
+    broker.appender().await.unwrap().append(vec![record(Topic::Events, 1)]).await.unwrap();
+    let mut log = broker.consumer("g", Topic::Events, "a").await.unwrap();
+    assert_eq!(read_all(&mut log).await.len(), 1);
+    let mut outputs = vec![record(Topic::Clean, 1_000); 20_000];
+    outputs.push(record(Topic::Clean, 9 << 20));
+    let refused = log.commit(step(outputs)).await.unwrap_err();
+    assert_eq!(refused.class, ErrorClass::Fatal, "{refused}");
+    assert_eq!(log.committed(SOURCE).await.unwrap(), None);
+    let state = PartitionId { topic: Topic::StatePii, partition: 0 };
+    assert_eq!(log.restore(state).await.unwrap(), []);
+    log.commit(step(vec![record(Topic::Clean, 5)])).await.unwrap();
+    assert_eq!(log.restore(state).await.unwrap().len(), 1);
+    let mut clean = broker.consumer("g", Topic::Clean, "a").await.unwrap();
+    let seen = read_all(&mut clean).await;
+    assert_eq!(seen.len(), 1, "only the record of the committed step");
+    assert!(seen[0].at.offset > 0, "the aborted records and their marker took offsets");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_setting_is_refused_and_an_unreachable_broker_is_not_fatal() {
+    let extra = [("no.such.setting".to_owned(), "1".to_owned())].into();
+    let config = KafkaConfig { bootstrap: "127.0.0.1:9".to_owned(), ..KafkaConfig::default() };
+    let refused = KafkaBroker::new(KafkaConfig { extra, ..config.clone() }).map(drop).unwrap_err();
+    assert_eq!(refused.class, ErrorClass::Fatal);
+    let unreachable = KafkaBroker::new(config).unwrap().partitions(Topic::Events).await.unwrap_err();
+    assert!(matches!(unreachable.class, ErrorClass::Retry { .. }), "{unreachable}");
+}
