@@ -74,7 +74,7 @@ fn agent_name(number: u64) -> String {
 }
 
 fn provider_of(agent: u64) -> &'static str {
-    if agent % 3 == 0 { "anthropic" } else { "openai" }
+    if agent.is_multiple_of(3) { "anthropic" } else { "openai" }
 }
 
 /// Minutes `[first, next)` from the start.
