@@ -74,7 +74,7 @@ fn agent_name(number: u64) -> String {
 }
 
 fn provider_of(agent: u64) -> &'static str {
-    if agent % 3 == 0 { "anthropic" } else { "openai" }
+    if agent.is_multiple_of(3) { "anthropic" } else { "openai" }
 }
 
 /// Minutes `[first, next)` from the start.
@@ -84,6 +84,8 @@ type Span = (i64, i64);
 struct Fleet {
     seed: u64,
     minutes: i64,
+    /// Mean seconds between the sessions of an agent, at least; up to 60 more by agent.
+    pace: f64,
     /// 80 % of the calls to openai fail.
     outage: Option<Span>,
     /// The calls of agent-04 cost eight times as much.
@@ -93,7 +95,7 @@ struct Fleet {
 
 impl Fleet {
     fn quiet(seed: u64) -> Self {
-        Self { seed, minutes: 180, ..Self::default() }
+        Self { seed, minutes: 180, pace: 40.0, ..Self::default() }
     }
 
     fn events(&self) -> Vec<Timed> {
@@ -101,7 +103,7 @@ impl Fleet {
         let mut events = self.extra.clone();
         for agent in 0..12 {
             let mut second = random.unit() * 120.0;
-            let pace = 40.0 + 15.0 * (agent % 5) as f64;
+            let pace = self.pace + 15.0 * (agent % 5) as f64;
             while second < self.minutes as f64 * 60.0 {
                 self.session(agent, second, &mut random, &mut events);
                 second += -pace * random.unit().ln();
@@ -137,7 +139,8 @@ impl Fleet {
             }
         }
         let status = if failed { "error" } else { "ok" };
-        let ended = SessionEnded { h: h("session.ended", random), status: status.to_owned(), ..SessionEnded::default() };
+        let ended =
+            SessionEnded { h: h("session.ended", random), status: status.to_owned(), ..SessionEnded::default() };
         events.push((at(second + 2.0), Event::SessionEnded(ended)));
     }
 }
@@ -169,8 +172,11 @@ fn tool_call(
         side_effect_class: side_effect.to_owned(),
         ..ToolCallAttempted::default()
     };
-    let completed =
-        ToolCallCompleted { h: named("tool.call.completed"), tool_name: tool.to_owned(), ..ToolCallCompleted::default() };
+    let completed = ToolCallCompleted {
+        h: named("tool.call.completed"),
+        tool_name: tool.to_owned(),
+        ..ToolCallCompleted::default()
+    };
     [(at[0], Event::ToolCallAttempted(attempted)), (at[1], Event::ToolCallCompleted(completed))]
 }
 
@@ -182,7 +188,11 @@ fn tick(at: TimestampMicros) -> CleanEvent {
     Event::Tick(Tick { h: EventHeader::of_type("tick"), at, ..Tick::default() })
 }
 
-fn sourced<T>(topic: Topic, partition: u32, records: impl IntoIterator<Item = (TimestampMicros, T)>) -> Vec<Sourced<T>> {
+fn sourced<T>(
+    topic: Topic,
+    partition: u32,
+    records: impl IntoIterator<Item = (TimestampMicros, T)>,
+) -> Vec<Sourced<T>> {
     let record = |(offset, (broker_time, value)): (usize, _)| Sourced {
         at: Position { partition: PartitionId { topic, partition }, offset: offset as u64 },
         broker_time,
@@ -282,8 +292,7 @@ fn check(fleet: &Fleet, expected: &[(&str, Span)]) {
     for alert in &all {
         first.entry(&alert.fingerprint).or_insert(alert);
     }
-    let found: Vec<String> =
-        first.values().map(|a| format!("{} {} {}", a.alert_class, a.subject, a.metric)).collect();
+    let found: Vec<String> = first.values().map(|a| format!("{} {} {}", a.alert_class, a.subject, a.metric)).collect();
     let reasons: Vec<&str> = all.iter().map(|alert| alert.reason.as_str()).collect();
     assert_eq!(found.len(), expected.len(), "seed {}: {reasons:#?}", fleet.seed);
     for (line, (earliest, latest)) in expected {
@@ -405,10 +414,10 @@ fn budget(minutes: i64, action: &str, spent_micros: i64) -> Timed {
 #[test]
 fn a_budget_that_acts_pages_at_once_and_a_warning_does_not() {
     check(&with(vec![budget(70, "alert", 4_000_000)]), &[]);
-    check(&with(vec![budget(70, "stop", 5_100_000), budget(71, "stop", 5_200_000)]), &[(
-        "budget agent-02 budget_day",
-        (70, 70),
-    )]);
+    check(
+        &with(vec![budget(70, "stop", 5_100_000), budget(71, "stop", 5_200_000)]),
+        &[("budget agent-02 budget_day", (70, 70))],
+    );
 }
 
 #[test]
@@ -421,10 +430,10 @@ fn a_sensitive_tool_after_an_injection_in_the_same_session_is_an_alert() {
         let at = [minute(51), minute(51)];
         tool_call("tool-3", "money", at, || header("", "agent-02", session, Uuid([id; 16]))).to_vec()
     };
-    check(&with([vec![injected.clone()], call(session, 9)].concat()), &[(
-        "injection_sensitive_tool agent-02 tool/tool-3",
-        (51, 51),
-    )]);
+    check(
+        &with([vec![injected.clone()], call(session, 9)].concat()),
+        &[("injection_sensitive_tool agent-02 tool/tool-3", (51, 51))],
+    );
     check(&with([vec![injected], call(Uuid([9; 16]), 9)].concat()), &[]);
 }
 
@@ -432,8 +441,7 @@ fn a_sensitive_tool_after_an_injection_in_the_same_session_is_an_alert() {
 fn an_agent_that_falls_silent_is_an_alert() {
     let mut events = Fleet::quiet(5).events();
     events.retain(|(at, event)| event.h().agent_id != "agent-01" || *at < minute(90));
-    let (_, streams) =
-        signal_streams(clean_topic(&events, 180).iter().map(|records| features_of(records)).collect());
+    let (_, streams) = signal_streams(clean_topic(&events, 180).iter().map(|records| features_of(records)).collect());
     let all: Vec<Alert> = streams.iter().flat_map(|streams| scored(&woven(streams, &[]))).collect();
     assert_eq!(lines(&all[..1]), ["rate agent-01 silence firing"]);
     assert!(all[0].reason.starts_with("agent agent-01 is silent in the"), "{}", all[0].reason);
@@ -482,7 +490,11 @@ fn some_events() -> impl Strategy<Value = Vec<Sourced<CleanEvent>>> {
         let h = || header("", &agent_name(u64::from(session)), Uuid([session; 16]), Uuid([kind; 16]));
         let event = match kind {
             0..3 => tick(START.plus_ms(second * 1_000 - 100_000 + i64::from(kind) * 90_000)),
-            3 => Event::DetectionRaised(DetectionRaised { kind: "prompt_injection".to_owned(), h: h(), ..Default::default() }),
+            3 => Event::DetectionRaised(DetectionRaised {
+                kind: "prompt_injection".to_owned(),
+                h: h(),
+                ..Default::default()
+            }),
             4 => tool_call("pay", "money", [at, at], h)[0].1.clone(),
             5 => tool_call("pay", "money", [at, at], h)[1].1.clone(),
             6 => model_call(h(), "openai", session == 1, second, &mut Random(1)),
@@ -518,9 +530,8 @@ fn some_signals() -> impl Strategy<Value = Vec<Sourced<Derived>>> {
             }),
         }
     });
-    proptest::collection::vec(one, 0..60).prop_map(|records| {
-        sourced(Topic::Signals, 0, records.into_iter().map(|record| (START, record)))
-    })
+    proptest::collection::vec(one, 0..60)
+        .prop_map(|records| sourced(Topic::Signals, 0, records.into_iter().map(|record| (START, record))))
 }
 
 crate::five_laws!(features_obeys_the_five_laws, Features::default(), some_events(), 200);

@@ -48,7 +48,9 @@ pub(super) enum CallFact {
     Answered {
         approval: Tag,
         given: bool,
-        edited: Option<Option<Sha256>>,
+        /// Whether the approver changed the action.
+        edit: bool,
+        edited: Option<Sha256>,
         context: Option<Sha256>,
         at: TimestampMicros,
         by: Option<Tag>,
@@ -82,7 +84,8 @@ impl CallFact {
             Event::ApprovalDecided(e) => Some(Self::Answered {
                 approval: tag(&e.approval_id)?,
                 given: e.decision == "approve" || e.decision == "edit",
-                edited: (e.decision == "edit").then_some(e.edited_action_digest),
+                edit: e.decision == "edit",
+                edited: e.edited_action_digest,
                 context: e.context_digest_seen,
                 at: e.decided_at.unwrap_or(e.h.event_time),
                 by: tag(&e.approver.id),
@@ -134,8 +137,9 @@ struct Call {
     expires_at: Option<TimestampMicros>,
     asked_by: Option<Tag>,
     approved: bool,
-    /// What was approved; `Some(None)` is an approval that names no digest.
-    approved_digest: Option<Option<Sha256>>,
+    /// Whether another action was approved than the one that was asked for.
+    edited: bool,
+    approved_digest: Option<Sha256>,
     digest_reported: bool,
 }
 
@@ -211,7 +215,7 @@ impl Call {
                 self.approval = Some(*approval);
                 (self.asked_digest, self.asked_context) = (*digest, *context);
                 (self.expires_at, self.asked_by) = (*expires_at, *by);
-                (self.approved, self.approved_digest) = (false, None);
+                (self.approved, self.edited, self.approved_digest) = (false, false, None);
                 Vec::new()
             }
             CallFact::Answered { .. } => self.answered(fact),
@@ -231,9 +235,11 @@ impl Call {
     }
 
     fn answered(&mut self, fact: &CallFact) -> Vec<Problem> {
-        let CallFact::Answered { given, edited, context, at, by, authenticated, .. } = fact else { return Vec::new() };
-        self.approved = *given;
-        self.approved_digest = given.then(|| edited.unwrap_or(self.asked_digest));
+        let CallFact::Answered { given, edit, edited, context, at, by, authenticated, .. } = fact else {
+            return Vec::new();
+        };
+        let digest = if *edit { *edited } else { self.asked_digest };
+        (self.approved, self.edited, self.approved_digest) = (*given, *edit, digest.filter(|_| *given));
         let checks = [
             (
                 self.expires_at.is_some_and(|expires_at| *at > expires_at),
@@ -258,11 +264,9 @@ impl Call {
 
     /// What was approved against what was attempted: once per call.
     fn digest_problem(&mut self) -> Option<Problem> {
-        let differs =
-            self.approved_digest.flatten().zip(self.digest).is_some_and(|(approved, tried)| approved != tried);
+        let differs = self.approved_digest.zip(self.digest).is_some_and(|(approved, tried)| approved != tried);
         // An edit is only a breach once the call completes without a new attempt.
-        let edited = self.approved_digest.is_some() && self.approved_digest != Some(self.asked_digest);
-        if !differs || self.digest_reported || (edited && self.completed.is_none()) {
+        if !differs || self.digest_reported || (self.edited && self.completed.is_none()) {
             return None;
         }
         self.digest_reported = true;
@@ -287,7 +291,7 @@ impl Call {
             }
             () => None,
         };
-        let digest = self.digest_problem().filter(|_| executed);
+        let digest = if executed { self.digest_problem() } else { None };
         (!attempted).then_some(unattempted).into_iter().chain(undecided).chain(digest).collect()
     }
 }

@@ -123,7 +123,7 @@ impl Completeness {
 
     fn event(&self, state: &mut CompletenessState, record: &Sourced<CleanEvent>, found: &mut Vec<Finding>) {
         let h = record.value.h();
-        let taken = match h.session_id.is_zero() || h.seq < 0 {
+        let taken = match h.session_id.is_zero() || h.seq < 0 || h.seq == i64::MAX {
             true => self.outside(state, record, found),
             false => self.in_session(state, record, found),
         };

@@ -3,8 +3,8 @@
 //! Subjects: the agent; a *dependency* (model provider or tool server); a *tool*. A pure table from
 //! event fields to names; [`crate::anomaly::score`] reads the same names.
 
-use schemas::text::CleanText;
 use schemas::event::{CleanEvent, Event, EventHeader, InventoryDeclared, ModelCall, ToolCallCompleted};
+use schemas::text::CleanText;
 
 use crate::anomaly::alert::clipped;
 
@@ -95,10 +95,9 @@ pub(super) fn contributions(event: &CleanEvent) -> Vec<Contribution> {
         Event::DataAccessed(e) => {
             vec![agent.value("accesses", 1.0).known("rows", e.rows).known("bytes_out", e.bytes)]
         }
-        Event::RateLimit(e) if e.throttled => vec![
-            agent.value("throttled", 1.0),
-            Contribution::new("dependency", &e.provider).value("throttled", 1.0),
-        ],
+        Event::RateLimit(e) if e.throttled => {
+            vec![agent.value("throttled", 1.0), Contribution::new("dependency", &e.provider).value("throttled", 1.0)]
+        }
         Event::OutputProduced(_) => vec![agent.value("outputs", 1.0)],
         Event::DetectionRaised(e) => vec![agent.category("detection", &e.kind)],
         Event::InventoryDeclared(e) => inventory(e),
@@ -182,7 +181,9 @@ fn is_own_fault(status: &str, error_type: &str) -> bool {
     const OWN: &[&str] = &["invalid", "context_length", "content_filter", "authentication", "permission", "not_found"];
     let error = error_type.to_ascii_lowercase();
     let client_status = error.trim_start_matches("http_").strip_prefix('4').is_some_and(|rest| {
-        rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_digit) && !rest.starts_with("08")
+        rest.len() >= 2
+            && rest.as_bytes()[..2].iter().all(u8::is_ascii_digit)
+            && !rest.starts_with("08")
             && !rest.starts_with("29")
     });
     status != "timeout" && (client_status || OWN.iter().any(|own| error.contains(own)))

@@ -9,8 +9,8 @@ use schemas::event::{Alert, Budget, CleanEvent, Event, ToolCallAttempted};
 use schemas::text::CleanText;
 use schemas::time::TimestampMicros;
 
-use super::state::FeaturesState;
 use super::DETECTOR;
+use super::state::FeaturesState;
 use crate::anomaly::alert::{SubjectKey, about, outgoing};
 use crate::stage::Outgoing;
 

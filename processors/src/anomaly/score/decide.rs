@@ -187,7 +187,12 @@ fn record(key: &SubjectKey, name: &AlertKey, open: &Open, now: TimestampMicros, 
 /// What time alone brings about, once everything up to `now` is known: resolutions and silence.
 pub(super) fn sweep(state: &mut ScoreState, now: TimestampMicros, config: &ScoreConfig) {
     let window = now.0.div_euclid(config.window_ms * 1_000) - 1;
-    let due: Vec<SubjectKey> = state.subjects.iter().filter(|(key, s)| is_due(key, s, window, now, config)).map(|(key, _)| key.clone()).collect();
+    let due: Vec<SubjectKey> = state
+        .subjects
+        .iter()
+        .filter(|(key, s)| is_due(key, s, window, now, config))
+        .map(|(key, _)| key.clone())
+        .collect();
     for key in due {
         state.touch(&key);
         let silent = state.subjects.get(&key).is_some_and(|s| is_silent(&key, s, window, config));

@@ -164,7 +164,8 @@ fn dependency(kind: &str, subject: &mut Subject, window: &Window, config: &Score
             candidate.severity = if burns || candidate.observed >= Some(0.5) { "critical" } else { "error" };
         }
         let share = format!("{failed} of {agents} agents affected");
-        candidate.detail = [candidate.detail, share].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+        candidate.detail =
+            [candidate.detail, share].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         found.test(candidate);
     }
     let names = ["latency_calls", "latency_log_sum", "latency_log_sumsq"];
@@ -216,10 +217,12 @@ fn cost(subject: &mut Subject, window: &Window, config: &ScoreConfig, found: &mu
         let ratio = (view.level - view.expected).exp();
         (ratio >= 1.5).then(|| format!("{name} x{ratio:.1}"))
     };
-    let views = [("tokens_per_call", tokens), ("cost_micros_per_call", per_call), ("cost_micros_per_window", per_window)];
+    let views =
+        [("tokens_per_call", tokens), ("cost_micros_per_call", per_call), ("cost_micros_per_window", per_window)];
     let contributing: Vec<String> = views.iter().filter_map(|(name, view)| moved(name, view.as_ref()?)).collect();
     let knows_cost = subject.gauges.contains_key(&COST_PER_CALL);
-    let excess_is_small = |view: &GaugeView| spent * (1.0 - (view.expected - view.level).min(0.0).exp()) < config.cost_micros_min;
+    let excess_is_small =
+        |view: &GaugeView| spent * (1.0 - (view.expected - view.level).min(0.0).exp()) < config.cost_micros_min;
     let mut best: Option<Candidate> = None;
     for (metric, view) in views {
         let Some(view) = view.filter(|_| (metric == "tokens_per_call") != knows_cost) else { continue };
@@ -258,9 +261,7 @@ fn calls(subject: &mut Subject, window: &Window, silent: i64, config: &ScoreConf
     let p = subject.calls.observe(x, silent);
     found.test(Candidate {
         ground: Ground::Tail(p),
-        starts: windows >= config.baseline_windows_min
-            && x >= config.calls_min
-            && x >= 2.0 * config.ratio_min * mean,
+        starts: windows >= config.baseline_windows_min && x >= config.calls_min && x >= 2.0 * config.ratio_min * mean,
         holds: x >= config.calls_min / 2.0 && x >= config.ratio_min * mean,
         observed: Some(x),
         expected: Some(mean),

@@ -83,7 +83,7 @@ impl Default for ScoreConfig {
         Self {
             window_ms: 60_000,
             baseline_windows_min: 20,
-            fdr: 1e-4,
+            fdr: 1e-3,
             clear_windows: 5,
             refractory_windows: 5,
             update_windows: 10,
@@ -126,7 +126,10 @@ impl Score {
     fn hold(&self, state: &mut ScoreState, signal: &Signal) -> Result<(), String> {
         let width = signal.window_next.0.saturating_sub(signal.window_first.0);
         if width != self.config.window_ms.saturating_mul(1_000) {
-            return Err(format!("signal's window is {width} us wide, this stage is set to {} ms", self.config.window_ms));
+            return Err(format!(
+                "signal's window is {width} us wide, this stage is set to {} ms",
+                self.config.window_ms
+            ));
         }
         let source_partition = u32::try_from(signal.source_partition)
             .map_err(|_| format!("signal names source partition {}", signal.source_partition))?;

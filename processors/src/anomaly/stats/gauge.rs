@@ -28,7 +28,7 @@ pub struct Gauge {
     mean: f64,
     /// Variance of the log of one call.
     within: f64,
-    /// Variance of a window's level.
+    /// Variance of a window's level beyond that of its calls; an estimate, so it may be below 0.
     between: f64,
     cusum: f64,
     record: f64,
@@ -65,11 +65,11 @@ impl Gauge {
         let (z, z_short) = (self.z(level, calls), self.z(short, short_calls));
         let step = if self.windows < YOUNG_WINDOWS { 0.0 } else { z.clamp(-4.0, 4.0) - ALLOWANCE };
         self.cusum = (self.cusum + step).clamp(0.0, CUSUM_MAX);
-        let upper = normal_upper(z).min(normal_upper(z_short)).min((-CUSUM_EVIDENCE * self.cusum).exp());
-        let nominal = (3.0 * upper).min(1.0);
+        let nominal = (2.0 * normal_upper(z).min(normal_upper(z_short))).min(1.0);
+        let drift = (-CUSUM_EVIDENCE * self.cusum).exp();
         let is_record = level.max(short) > self.record;
         let is_news = is_record && self.windows >= YOUNG_WINDOWS;
-        let p = if is_news { self.tail.calibrated(nominal) } else { 1.0 };
+        let p = if is_news { (2.0 * self.tail.calibrated(nominal).min(drift)).min(1.0) } else { 1.0 };
         let view = GaugeView { p, level, short, expected: self.mean, windows: self.windows };
         if learns(&mut self.frozen, p, self.windows) {
             self.learn(calls, level, sum_of_squares, nominal);
@@ -89,7 +89,7 @@ impl Gauge {
 
     fn z(&self, level: f64, calls: f64) -> f64 {
         let young = 1.0 + 4.0 / (1.0 + f64::from(self.windows));
-        let variance = self.within.max(VARIANCE_MIN) / calls.max(1.0) + self.between;
+        let variance = self.within.max(VARIANCE_MIN) / calls.max(1.0) + self.between.max(0.0);
         (level - self.mean) / (variance.sqrt() * young)
     }
 
@@ -103,7 +103,7 @@ impl Gauge {
             self.within += if first { unbiased } else { step * (unbiased - self.within) };
         }
         if self.windows > 0 {
-            let excess = (delta * delta - self.within.max(VARIANCE_MIN) / calls).max(0.0);
+            let excess = delta * delta - self.within.max(VARIANCE_MIN) / calls;
             self.between += step * (excess - self.between);
         }
         self.mean += step * delta;
@@ -143,7 +143,7 @@ mod tests {
     fn a_small_lasting_rise_shows_by_its_cusum() {
         let mut gauge = taught();
         let (calls, sum, squares) = sums(&[260.0, 260.0, 260.0]);
-        let found = (120..130).map(|window| gauge.observe(window, calls, sum, squares).p).fold(1.0, f64::min);
+        let found = (120..150).map(|window| gauge.observe(window, calls, sum, squares).p).fold(1.0, f64::min);
         assert!(found < 1e-4, "{found}");
     }
 

@@ -11,7 +11,7 @@ const TAIL_SHARE: f64 = 0.05;
 /// Windows before the estimate is used.
 const WINDOWS_MIN: u32 = 50;
 /// Largest excess that is learned from: one outlier must not blunt the series for days.
-const EXCESS_MAX: f64 = 10.0;
+const EXCESS_MAX: f64 = 5.0;
 
 /// Threshold and mean excess of a series' evidence.
 #[derive(Debug, Clone, PartialEq, Default)]
