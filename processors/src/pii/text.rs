@@ -2,6 +2,10 @@
 //!
 //! Nothing is allocated but the list of findings. It knows no JSON.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::cue;
 use super::kind::{Grade, Kind, Span};
 use super::mask::{self, BLOCK, Masks};
@@ -127,7 +131,11 @@ impl Scan<'_> {
     }
 
     fn private_keys(&mut self) {
-        for at in memchr::memmem::find_iter(self.text, b"PRIVATE KEY-----") {
+        static MARK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"PRIVATE KEY-----"));
+        if self.text.len() < b"-----BEGIN PRIVATE KEY-----".len() {
+            return;
+        }
+        for at in MARK.find_iter(self.text) {
             if let Some((start, end)) = secret::private_key(self.text, at) {
                 self.found(start, end, Kind::Secret, Grade::Certain);
             }
@@ -149,7 +157,7 @@ impl Scan<'_> {
             self.found(at, end, Kind::Address, Grade::Likely);
             self.number_next = end;
             self.name_next = end;
-        } else if cue::before(self.text, at).nearest & cue::ZIP != 0 {
+        } else if self.text[at..].len() >= 3 && self.text[at..at + 3].iter().all(u8::is_ascii_digit) && cue::before(self.text, at).nearest & cue::ZIP != 0 {
             self.number(at);
         }
     }
@@ -225,7 +233,9 @@ impl Scan<'_> {
             return;
         }
         let known = self.known.and_then(|known| known.lookup(&normalised(value)));
-        let cued = cue::before(self.text, start).nearest & cue::USER != 0;
+        let words = value.split('_').filter(|part| part.len() >= 2 && part.bytes().all(|b| b.is_ascii_alphabetic()));
+        let names = words.clone().count() >= 2 && words.into_iter().all(|word| cue::word(word.as_bytes()) == 0);
+        let cued = names && cue::before(self.text, start).nearest & cue::USER != 0;
         if known.is_some() || cued {
             self.found(start, end, Kind::Username, Grade::Likely);
         }

@@ -32,6 +32,9 @@ pub(crate) fn after_number(text: &[u8], at: usize) -> Option<usize> {
         return None;
     }
     let mut next = digits_end + usize::from(byte(text, digits_end).is_ascii_alphabetic());
+    if byte(text, next) != b' ' {
+        return None;
+    }
     let mut street_end = None;
     for _ in 0..5 {
         if byte(text, next) != b' ' {
@@ -59,12 +62,15 @@ fn is_abbreviation(word: &[u8]) -> bool {
 /// The address that starts with a one-word street name at `at`, as its end.
 pub(crate) fn street_word(text: &[u8], at: usize, word_end: usize) -> Option<usize> {
     let dot = usize::from(byte(text, word_end) == b'.');
+    if byte(text, word_end + dot) != b' ' || !byte(text, word_end + dot + 1).is_ascii_digit() {
+        return None;
+    }
     let word = std::str::from_utf8(&text[at..word_end + dot]).ok()?;
     let ends = STREET_ENDS.iter().any(|end| word.len() > end.len() + 2 && word.ends_with(end));
     let number = word_end + dot + 1;
     let number_end = run_end(text, number.min(text.len()), |b| b.is_ascii_digit());
     let digits = number_end.saturating_sub(number);
-    let fits = ends && byte(text, word_end + dot) == b' ' && (1..=4).contains(&digits);
+    let fits = ends && (1..=4).contains(&digits);
     let end = number_end + usize::from(byte(text, number_end).is_ascii_alphabetic() && !is_word(byte(text, number_end + 1)));
     (fits && !is_word(byte(text, end))).then(|| after_street(text, end))
 }

@@ -57,6 +57,10 @@ fn day_first(text: &[u8], at: usize, digits_end: usize, day: u16) -> Option<(usi
 
 /// The date that starts with a month's name at `at`: `April 5, 1990`, `Apr 5th 1990`.
 pub(crate) fn month_first(text: &[u8], at: usize) -> Option<(usize, Date)> {
+    // Most capitalised words end the search here, before anything is compared.
+    if !b"JFMASOND".contains(&byte(text, at)) {
+        return None;
+    }
     let (month_end, month) = month(text, at)?;
     let (day_end, day) = digits(text, run_end(text, month_end, |b| b == b' '))?;
     let suffix_end = run_end(text, day_end, |b| b.is_ascii_lowercase());

@@ -21,67 +21,79 @@ const STOP: &str = "a all also am an and any are as at be but by can could custo
     silver regular economy business hr valued candidate recruiter manager hiring committee editor colleague colleagues \
     mr mrs ms dr prof miss mx";
 
-const TITLES: &[&str] = &["mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "herr", "frau", "mme", "monsieur", "señor", "señora", "sra"];
+const TITLES: &str = "mr mrs ms miss mx dr prof professor herr frau mme monsieur señor señora sra";
 
 const PARTICLES: &[&str] = &["de", "da", "del", "della", "di", "dos", "du", "van", "von", "der", "den", "la", "le", "bin", "ibn", "al", "el", "ter"];
 
 /// Phrases before a name that leave no doubt.
-const STRONG: &[&str] = &["name is ", "name's ", "name: ", "dear ", "named ", "attn: ", "signed, ", "passenger: ", "name:\n"];
+const STRONG: &[&str] = &["name is ", "name's ", "dear "];
+
+/// Phrases before a name of several words, or a known one.
+const MEDIUM: &[&str] = &["name: ", "named ", "attn: ", "signed, ", "passenger: ", "name:\n", "contact: ", "sincerely,\n"];
 
 /// Phrases before a name that also stand before other words: a known given name must follow.
 const WEAK: &[&str] = &[
     "i'm ", "i am ", "this is ", "hi ", "hello ", "hey ", "thanks, ", "thanks ", "thank you, ", "regards,\n", "regards, ",
-    "sincerely,\n", "user ", "customer ", "for ", "passenger ", "by ",
+    "user ", "customer ", "for ", "passenger ", "by ",
 ];
 
-/// A set of words in lower case: open addressing over FNV-1a, so that lookups neither allocate nor
-/// depend on a random seed.
+/// What a word is by itself, as bits.
+pub(crate) type WordClass = u8;
+
+pub(crate) const IS_GIVEN: WordClass = 1;
+pub(crate) const IS_STOP: WordClass = 2;
+pub(crate) const IS_TITLE: WordClass = 4;
+
+/// Words in lower case with their classes: open addressing over FNV-1a, so that a lookup neither
+/// allocates nor depends on a random seed.
 struct Lexicon {
-    slots: Vec<&'static str>,
+    slots: Vec<(&'static str, WordClass)>,
 }
 
 impl Lexicon {
-    fn new(words: &'static str) -> Self {
-        let words: Vec<&'static str> = words.split_whitespace().collect();
-        let mut slots = vec![""; (words.len() * 4).next_power_of_two()];
-        for word in words {
-            let mut slot = fnv(word.as_bytes()) as usize & (slots.len() - 1);
-            while !slots[slot].is_empty() && slots[slot] != word {
-                slot = (slot + 1) & (slots.len() - 1);
-            }
-            slots[slot] = word;
+    fn new() -> Self {
+        let lists = [(GIVEN, IS_GIVEN), (STOP, IS_STOP), (TITLES, IS_TITLE)];
+        let words = || lists.iter().flat_map(|(words, class)| words.split_whitespace().map(|word| (word, *class)));
+        let mut lexicon = Self { slots: vec![("", 0); (words().count() * 4).next_power_of_two()] };
+        for (word, class) in words() {
+            let slot = lexicon.slot(word.as_bytes());
+            lexicon.slots[slot] = (word, lexicon.slots[slot].1 | class);
         }
-        Self { slots }
+        lexicon
     }
 
-    /// Whether the lower-case form of `word` is in the set.
-    fn has(&self, word: &[u8]) -> bool {
-        let mut slot = fnv(word) as usize & (self.slots.len() - 1);
-        while !self.slots[slot].is_empty() {
-            if self.slots[slot].as_bytes().eq_ignore_ascii_case(word) {
-                return true;
-            }
-            slot = (slot + 1) & (self.slots.len() - 1);
+    /// Where `word` is, or would be.
+    fn slot(&self, word: &[u8]) -> usize {
+        let last = self.slots.len() - 1;
+        let mut slot = fnv(word) as usize & last;
+        while !self.slots[slot].0.is_empty() && !self.slots[slot].0.as_bytes().eq_ignore_ascii_case(word) {
+            slot = (slot + 1) & last;
         }
-        false
+        slot
     }
 }
 
-/// FNV-1a over the lower-case bytes.
+/// FNV-1a over the lower-case bytes, folded.
 fn fnv(word: &[u8]) -> u64 {
-    word.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b.to_ascii_lowercase())).wrapping_mul(0x100_0000_01b3))
+    let hash = word.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b | 0x20)).wrapping_mul(0x100_0000_01b3));
+    hash ^ hash >> 29
+}
+
+/// Classes of a word in any case.
+pub(crate) fn classes(word: &[u8]) -> WordClass {
+    static LEXICON: OnceLock<Lexicon> = OnceLock::new();
+    let lexicon = LEXICON.get_or_init(Lexicon::new);
+    lexicon.slots[lexicon.slot(word)].1
 }
 
 /// Whether `word` is a given name that is no common word.
 pub(crate) fn is_given(word: &[u8]) -> bool {
-    static LEXICON: OnceLock<Lexicon> = OnceLock::new();
-    LEXICON.get_or_init(|| Lexicon::new(GIVEN)).has(word)
+    classes(word) & IS_GIVEN != 0
 }
 
 /// Whether `word` is a common word that names nobody by itself.
 pub(crate) fn is_stop(word: &[u8]) -> bool {
-    static LEXICON: OnceLock<Lexicon> = OnceLock::new();
-    LEXICON.get_or_init(|| Lexicon::new(STOP)).has(word)
+    classes(word) & IS_STOP != 0
 }
 
 /// Whether a word starts with a capital letter.
@@ -107,24 +119,23 @@ pub(crate) fn word_end(text: &[u8], at: usize) -> usize {
 pub(crate) fn verify(text: &[u8], at: usize, first_end: usize) -> Option<(usize, Grade)> {
     let first = &text[at..first_end];
     let tail = byte(text, first_end);
-    if tail == b'_' || tail.is_ascii_digit() || is_stop(first) || is_word(byte_before(text, at)) || is_title(first) {
+    let class = classes(first);
+    if tail == b'_' || tail.is_ascii_digit() || class & (IS_STOP | IS_TITLE) != 0 || is_word(byte_before(text, at)) {
+        return None;
+    }
+    let (cue, given) = (cue_before(text, at), class & IS_GIVEN != 0);
+    if cue.is_none() && !given {
         return None;
     }
     let (end, words) = extent(text, at, first_end);
-    let cue = cue_before(text, at);
-    let given = is_given(first);
     let grade = match (cue, given, words) {
         (Some(Cue::Strong), _, _) => Grade::Likely,
-        (Some(Cue::Weak), true, _) => Grade::Likely,
+        (Some(_), true, _) | (Some(Cue::Medium), _, 2..) => Grade::Likely,
         (_, true, 2..) => Grade::Likely,
         (_, true, _) if first.len() >= 4 || cue.is_some() => Grade::Possible,
         _ => return None,
     };
     Some((end, grade))
-}
-
-fn is_title(word: &[u8]) -> bool {
-    TITLES.iter().any(|title| word.eq_ignore_ascii_case(title.as_bytes()))
 }
 
 /// End of a name of up to four words that starts with the word `at..first_end`, and its words.
@@ -154,36 +165,46 @@ fn extent(text: &[u8], at: usize, first_end: usize) -> (usize, usize) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cue {
     Strong,
+    Medium,
     Weak,
 }
 
 /// What the phrase before `at` says.
 fn cue_before(text: &[u8], at: usize) -> Option<Cue> {
+    let space = byte_before(text, at);
+    // The letter before the space: every phrase and title ends with one of these.
+    let last = byte_before(text, at.saturating_sub(1)) | 0x20;
+    if !(space == b' ' || space == b'\n') || !b"sreimoydxfulau,:.\xb1".contains(&last) {
+        return None;
+    }
     let window = &text[at.saturating_sub(14)..at];
     let mut lower = [0_u8; 14];
     let lower = &mut lower[..window.len()];
     for (to, from) in lower.iter_mut().zip(window) {
         *to = from.to_ascii_lowercase();
     }
-    let whole = |phrase: &str| {
-        let starts = lower.len() - phrase.len();
-        starts == 0 || !is_word(lower[starts - 1])
+    let lower = &*lower;
+    let ends = |phrase: &&str| {
+        let phrase = phrase.as_bytes();
+        phrase[phrase.len() - 2] | 0x20 == last && lower.ends_with(phrase) && {
+            let starts = lower.len() - phrase.len();
+            starts == 0 || !is_word(lower[starts - 1])
+        }
     };
-    let ends = |phrase: &&str| lower.ends_with(phrase.as_bytes()) && whole(phrase);
-    if STRONG.iter().any(|p| ends(&p)) || after_title(lower, window) {
-        return Some(Cue::Strong);
+    let listed = |phrases: &[&str]| phrases.iter().any(|phrase| ends(&phrase));
+    match () {
+        () if listed(STRONG) || after_title(window) => Some(Cue::Strong),
+        () if listed(MEDIUM) => Some(Cue::Medium),
+        () if listed(WEAK) => Some(Cue::Weak),
+        () => None,
     }
-    WEAK.iter().any(|p| ends(&p)).then_some(Cue::Weak)
 }
 
-/// Whether a title, capitalised and maybe with a full stop, stands before the end of the window.
-fn after_title(lower: &[u8], window: &[u8]) -> bool {
-    let Some(lower) = lower.strip_suffix(b" ") else { return false };
-    let lower = lower.strip_suffix(b".").unwrap_or(lower);
-    TITLES.iter().any(|title| {
-        let start = lower.len().wrapping_sub(title.len());
-        lower.ends_with(title.as_bytes())
-            && (start == 0 || !is_word(lower[start - 1]))
-            && window[start].is_ascii_uppercase()
-    })
+/// Whether a title, capitalised and maybe with a full stop, stands at the end of the window.
+fn after_title(window: &[u8]) -> bool {
+    let Some(window) = window.strip_suffix(b" ") else { return false };
+    let window = window.strip_suffix(b".").unwrap_or(window);
+    let start = super::run_start(window, window.len(), is_word);
+    let word = &window[start..];
+    is_capital(word) && classes(word) & IS_TITLE != 0
 }

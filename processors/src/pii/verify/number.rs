@@ -188,10 +188,12 @@ pub(crate) fn card(text: &[u8], groups: &Groups, before: Context) -> Option<(usi
     let (digits, count) = number.digits(text);
     let digits = &digits[..count];
     let cued = before.has(cue::CARD) || cue::after(text, number.end()) & cue::CARD != 0;
-    let grade = match issuer(digits)? {
-        Issuer::Strong => Grade::Certain,
-        Issuer::Weak if cued => Grade::Likely,
-        Issuer::Weak => return None,
+    let grade = match issuer(digits) {
+        Some(Issuer::Strong) => Grade::Certain,
+        Some(Issuer::Weak) if cued => Grade::Likely,
+        // Test generators and private-label cards use other ranges: the nearest cue must say card.
+        None if before.nearest & cue::CARD != 0 => Grade::Likely,
+        _ => return None,
     };
     let named_thing = !cued && before.nearest & cue::THING != 0;
     (luhn(digits) && !named_thing).then_some((number.end(), grade))
@@ -307,10 +309,11 @@ fn phone_grade(text: &[u8], number: &Groups, plus: bool, paren: bool, cued: bool
         [..] if first.starts_with(b"00") => count >= 3 && (10..=15).contains(&total) && lengths[1..].iter().all(|n| *n >= 2),
         _ => false,
     };
-    let shape = shape && !number.joined_by(b'/');
+    let joined_by = |join| count > 1 && number.joined_by(join);
+    let shape = shape && !joined_by(b'/');
     match (shape, cued) {
         (true, true) => Some(Grade::Certain),
-        (false, true) if lengths.iter().skip(1).all(|n| *n >= 2) && !number.joined_by(b'.') => Some(Grade::Likely),
+        (false, true) if lengths.iter().skip(1).all(|n| *n >= 2) && !joined_by(b'.') => Some(Grade::Likely),
         (true, false) => Some(Grade::Likely),
         _ => None,
     }

@@ -92,8 +92,9 @@ pub(crate) fn assigned(text: &[u8], at: usize) -> Option<(usize, usize)> {
     };
     let end = end - text[start..end].iter().rev().take_while(|b| b".,;!?".contains(b)).count();
     let value = &text[start..end];
+    let is_call = b"([{".contains(&byte(text, end));
     let fits = match need {
-        Need::Password => (4..=128).contains(&value.len()) && is_password(value) && byte(text, at) != b' ',
+        Need::Password => (4..=128).contains(&value.len()) && is_password(value) && !is_call,
         Need::Key => is_key(value),
     };
     (fits && !is_placeholder(value)).then_some((start, end))
@@ -116,13 +117,14 @@ fn secret_name(name: &[u8]) -> Option<Need> {
     keys.iter().any(|tail| ends(tail)).then_some(Need::Key)
 }
 
-/// A password, not prose: no word of only small letters unless it is all there is to it.
+/// A password, not prose or code: two classes of characters, of which a capital at the front, dots
+/// and underscores are none; or digits alone.
 fn is_password(value: &[u8]) -> bool {
     let classes = [
         value.iter().any(u8::is_ascii_lowercase),
-        value.iter().any(u8::is_ascii_uppercase),
+        value.iter().skip(1).any(u8::is_ascii_uppercase),
         value.iter().any(u8::is_ascii_digit),
-        value.iter().any(|b| b.is_ascii_punctuation()),
+        value.iter().any(|b| b.is_ascii_punctuation() && !b"._-:/".contains(b)),
     ];
     classes.iter().filter(|c| **c).count() >= 2 && !value.contains(&b' ') || value.iter().all(|b| b.is_ascii_digit())
 }
