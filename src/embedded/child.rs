@@ -22,8 +22,8 @@ use super::os;
 
 /// A first start of a server on a slow disk; the library needs 0.02 to 0.5 s.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-/// Longer than the front's own grace for running statements, twice.
-const STOP_PATIENCE: Duration = Duration::from_secs(25);
+/// Longer than the front's own grace for running statements, and than a server's.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const PING_INTERVAL: Duration = Duration::from_millis(50);
 const LINES_KEPT: usize = 20;
 
@@ -78,7 +78,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Lets running statements finish, then waits for the process to end; kills it after 25 s.
+    /// Lets running statements finish, then waits for the process to end; kills it after 20 s.
     ///
     /// # Errors
     /// [`EmbeddedError::Start`] if the process did not end by itself with status 0.

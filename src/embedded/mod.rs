@@ -59,8 +59,8 @@ impl EmbeddedClickHouse {
     /// Chooses an engine, fetches it if needed, starts it and waits until it answers.
     ///
     /// # Errors
-    /// [`EmbeddedError`]: no engine can be had, or it does not start (for one, because another process has the data
-    /// directory). Nothing is left running.
+    /// [`EmbeddedError`]: no engine can be had, or it does not start (for one, because another process has had the data
+    /// directory for 12 s; less is taken for one that is on its way out). Nothing is left running.
     pub async fn start(options: &EmbeddedOptions) -> Result<Self, EmbeddedError> {
         let cache_dir = options.cache_dir.clone().map_or_else(cache_dir, Ok)?;
         let source = choose(&Facts::gather(options.url.clone(), &cache_dir, &options.data_dir))?;

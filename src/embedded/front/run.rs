@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
@@ -27,6 +27,9 @@ pub(crate) const LISTENING: &str = "listening";
 /// How long running statements may take to end after the signal; below the parent's patience.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 const LOCK_FILE: &str = "custody.lock";
+/// Longer than [`STOP_GRACE`].
+const LOCK_PATIENCE: Duration = Duration::from_secs(12);
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -55,7 +58,7 @@ pub(crate) fn run_front(arguments: impl IntoIterator<Item = OsString>) -> anyhow
     let arguments = Arguments::try_parse_from(std::iter::once(name).chain(arguments))?;
     ensure!(arguments.listen.ip().is_loopback(), "{} is not a loopback address", arguments.listen);
     let data = create(&arguments.data)?;
-    let lock = lock(&data)?;
+    let lock = lock(&data, LOCK_PATIENCE)?;
     let engine = Engine::load(&arguments.library, &data, arguments.config_file.as_deref())
         .with_context(|| format!("cannot load {}", arguments.library.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -70,27 +73,34 @@ fn create(data: &Path) -> anyhow::Result<PathBuf> {
     data.canonicalize().with_context(|| format!("cannot use data directory {}", data.display()))
 }
 
-/// One process per data directory. The lock ends with the process, however it ends.
-fn lock(data: &Path) -> anyhow::Result<File> {
+/// One process per data directory. The lock ends with the process, however it ends; a holder that is on its way out,
+/// because its parent was killed a moment ago, is given `patience`.
+fn lock(data: &Path, patience: Duration) -> anyhow::Result<File> {
     let path = data.join(LOCK_FILE);
     let context = || format!("cannot lock {}", path.display());
     let mut file =
         File::options().read(true).write(true).create(true).truncate(false).open(&path).with_context(context)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).with_context(context)?;
-            bail!(
-                "data directory {} is in use by process {}; stop that process or choose another directory",
-                data.display(),
-                holder.trim()
-            );
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_INTERVAL),
+            Err(TryLockError::WouldBlock) => bail!(in_use(data, &mut file)),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(context),
         }
-        Err(TryLockError::Error(error)) => return Err(error).with_context(context),
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).with_context(context)?;
     Ok(file)
+}
+
+fn in_use(data: &Path, file: &mut File) -> String {
+    let mut holder = String::new();
+    let holder = match file.read_to_string(&mut holder) {
+        Ok(_) => holder.trim(),
+        Err(_) => "unknown",
+    };
+    let data = data.display();
+    format!("data directory {data} is in use by process {holder}; stop that process or choose another directory")
 }
 
 async fn serve(engine: Arc<Engine>, data: &Path, listen: SocketAddr) -> anyhow::Result<()> {
@@ -106,16 +116,20 @@ async fn serve(engine: Arc<Engine>, data: &Path, listen: SocketAddr) -> anyhow::
         told.await;
         let _receiver_may_be_gone = stop_sender.send(());
     });
-    let finished = async {
+    let out_of_patience = async {
         let _sender_may_be_gone = stop.await;
         tokio::time::sleep(STOP_GRACE).await;
     };
+    // A statement whose client has gone may still run after the last connection is closed.
+    let finished = async {
+        server.await?;
+        front.idle().await;
+        anyhow::Ok(())
+    };
     tokio::select! {
-        ended = async { server.await } => ended?,
-        () = finished => eprintln!("statements still run after {STOP_GRACE:?}; leaving them"),
+        ended = finished => ended?,
+        () = out_of_patience => eprintln!("statements still run after {STOP_GRACE:?}; leaving them"),
     }
-    // A statement whose client has gone may still run; it is given the same time.
-    let _leaving_either_way = tokio::time::timeout(STOP_GRACE, front.idle()).await;
     Ok(())
 }
 
@@ -142,11 +156,20 @@ mod tests {
     #[test]
     fn a_data_directory_is_held_once_and_freed_with_its_holder() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let held = lock(dir.path()).expect("free");
-        let message = lock(dir.path()).expect_err("held").to_string();
+        let held = lock(dir.path(), Duration::ZERO).expect("free");
+        let message = lock(dir.path(), Duration::ZERO).expect_err("held").to_string();
         assert!(message.contains(&format!("in use by process {}", std::process::id())), "{message}");
         drop(held);
-        lock(dir.path()).expect("free again");
+        lock(dir.path(), Duration::ZERO).expect("free again");
+    }
+
+    #[test]
+    fn a_holder_on_its_way_out_is_waited_for() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let held = lock(dir.path(), Duration::ZERO).expect("free");
+        let leaving = std::thread::spawn(move || drop(held));
+        lock(dir.path(), Duration::from_secs(60)).expect("free once the holder is gone");
+        leaving.join().expect("no panic");
     }
 
     #[test]
