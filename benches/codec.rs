@@ -34,14 +34,19 @@ fn bench(c: &mut Criterion) {
     let frames: Vec<_> = events.iter().map(|e| codec().encode(e)).collect();
     let bytes: usize = frames.iter().map(|f| f.len()).sum();
     for ((event, call), frame) in events.iter().zip(&calls).zip(&frames) {
-        assert_eq!(&writer.write_ser_to_vec(call).expect("peer encodes"), &frame[10..], "both codecs write the same bytes");
+        assert_eq!(
+            &writer.write_ser_to_vec(call).expect("peer encodes"),
+            &frame[10..],
+            "both codecs write the same bytes"
+        );
         assert_eq!(&codec().decode::<RawText>(Some(frame)).expect("own bytes"), event);
     }
     println!("{} events of {} bytes on average", events.len(), bytes / events.len());
 
     let mut group = c.benchmark_group("codec");
     group.throughput(Throughput::Elements(COUNT as u64)).sample_size(20);
-    group.bench_function("encode/custody", |b| b.iter(|| events.iter().map(|e| codec().encode(e).len()).sum::<usize>()));
+    group
+        .bench_function("encode/custody", |b| b.iter(|| events.iter().map(|e| codec().encode(e).len()).sum::<usize>()));
     group.bench_function("encode/apache-avro", |b| {
         b.iter(|| calls.iter().map(|e| writer.write_ser_to_vec(e).expect("valid").len()).sum::<usize>());
     });

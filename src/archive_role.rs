@@ -42,7 +42,13 @@ impl SinkRole for ArchiveRole {
         Ok(next)
     }
 
-    async fn take<L: Log>(&mut self, log: &mut L, _: PartitionId, records: Vec<Record>, _: u64) -> Result<(), RoleError> {
+    async fn take<L: Log>(
+        &mut self,
+        log: &mut L,
+        _: PartitionId,
+        records: Vec<Record>,
+        _: u64,
+    ) -> Result<(), RoleError> {
         self.sink.push(&records)?;
         match self.sink.sealed() {
             0 => Ok(()),
@@ -68,7 +74,10 @@ impl SinkRole for ArchiveRole {
 }
 
 /// Commits what was published for lag metrics, and raises the first failure.
-async fn report<L: Log>(log: &mut L, outcomes: Vec<(PartitionId, Vec<Receipt>, Option<SinkError>)>) -> Result<(), RoleError> {
+async fn report<L: Log>(
+    log: &mut L,
+    outcomes: Vec<(PartitionId, Vec<Receipt>, Option<SinkError>)>,
+) -> Result<(), RoleError> {
     for (partition, receipts, failure) in outcomes {
         if let Some(last) = receipts.last() {
             let committed = Committed { next: last.publication.offset_next, metadata: String::new() };

@@ -40,7 +40,8 @@ pub const FEATURES: StagePlace =
 pub const WRITERS: StagePlace =
     StagePlace { group: "custody-writers", source: Topic::Writers, state: Some(Topic::StateWriters) };
 /// Place of the stage `score`.
-pub const SCORE: StagePlace = StagePlace { group: "custody-score", source: Topic::Signals, state: Some(Topic::StateScore) };
+pub const SCORE: StagePlace =
+    StagePlace { group: "custody-score", source: Topic::Signals, state: Some(Topic::StateScore) };
 
 /// Runs one instance of a stage until it is told to stop or its upstream is done.
 ///
@@ -67,7 +68,13 @@ where
 ///
 /// # Errors
 /// The sink cannot go on; what it published stays, and the next start continues behind it.
-pub async fn sink<B, S>(broker: B, group: &'static str, source: Topic, mut sink: S, control: Control) -> anyhow::Result<()>
+pub async fn sink<B, S>(
+    broker: B,
+    group: &'static str,
+    source: Topic,
+    mut sink: S,
+    control: Control,
+) -> anyhow::Result<()>
 where
     B: Broker,
     S: SinkRole,

@@ -17,7 +17,13 @@ pub fn events(count: usize) -> Vec<RawEvent> {
     let faults = Faults::plan(1, &runs, START, 3_600_000);
     let mut events = Vec::with_capacity(count);
     for (index, run) in (0u64..).zip(runs.iter().cycle()) {
-        let start = Start { agent_id: run.agent_id.clone(), copy: 1, instance: 0, at: START.plus_ms(index as i64), seed: index };
+        let start = Start {
+            agent_id: run.agent_id.clone(),
+            copy: 1,
+            instance: 0,
+            at: START.plus_ms(index as i64),
+            seed: index,
+        };
         events.extend(session_events(run, &start, &faults).0.into_iter().map(|t| t.event));
         if events.len() >= count {
             break;

@@ -2,6 +2,9 @@
 
 /// Largest event value that is decoded; a larger one becomes a dead letter.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
+/// Largest clean or derived value. A token is longer than most values that it stands for, so that a
+/// clean event can be larger than its source; one that would pass this bound is a dead letter.
+pub const DERIVED_BYTES_MAX: usize = 4 << 20;
 /// Most records in one atomic step.
 pub const STEP_RECORDS_MAX: usize = 5_000;
 /// Most bytes of source values in one atomic step.

@@ -21,6 +21,9 @@ pub(crate) const RAW_ON_CLEAN: &str = "content is not redacted: a raw event on a
 
 /// Text in a content field: [`RawText`] or [`CleanText`].
 pub trait Text: private::Sealed + Clone + PartialEq + fmt::Debug + Default + 'static {
+    /// Largest event value with such text that is decoded, bytes.
+    const VALUE_BYTES_MAX: usize;
+
     /// Reads wire text; `redaction` is the content's redaction field.
     #[doc(hidden)]
     fn from_wire(text: String, redaction: &str) -> Result<Self, &'static str>;
@@ -51,6 +54,8 @@ impl fmt::Debug for RawText {
 }
 
 impl Text for RawText {
+    const VALUE_BYTES_MAX: usize = crate::limits::EVENT_BYTES_MAX;
+
     fn from_wire(text: String, redaction: &str) -> Result<Self, &'static str> {
         match redaction.is_empty() {
             true => Ok(Self(text)),
@@ -79,6 +84,8 @@ impl CleanText {
 }
 
 impl Text for CleanText {
+    const VALUE_BYTES_MAX: usize = crate::limits::DERIVED_BYTES_MAX;
+
     fn from_wire(text: String, redaction: &str) -> Result<Self, &'static str> {
         match redaction.is_empty() {
             false => Ok(Self(text)),

@@ -1,2 +1,4 @@
 //! x
-pub fn run<T>(_: &T) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("x") }
+pub fn run<T>(_: &T) -> anyhow::Result<std::process::ExitCode> {
+    anyhow::bail!("x")
+}

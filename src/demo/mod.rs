@@ -4,8 +4,10 @@
 
 pub mod census;
 pub mod intake;
+pub mod leaks;
 pub mod pipeline;
 pub mod settings;
+pub mod summary;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,7 +83,8 @@ async fn run_on<B: Broker>(broker: B, options: &DemoOptions) -> anyhow::Result<E
     pipeline.start("completeness", |c| {
         roles::stage(broker.clone(), roles::COMPLETENESS, Completeness::new(settings::completeness()), c)
     });
-    pipeline.start("features", |c| roles::stage(broker.clone(), roles::FEATURES, Features::new(settings::features()), c));
+    pipeline
+        .start("features", |c| roles::stage(broker.clone(), roles::FEATURES, Features::new(settings::features()), c));
     pipeline.wave();
     pipeline.start("writers", |c| roles::stage(broker.clone(), roles::WRITERS, Writers::new(settings::writers()), c));
     pipeline.start("score", |c| roles::stage(broker.clone(), roles::SCORE, Score::new(settings::score()), c));
@@ -95,8 +98,14 @@ async fn run_on<B: Broker>(broker: B, options: &DemoOptions) -> anyhow::Result<E
     pipeline.finish().await?;
     eprintln!("pipeline done {}", (crate::clock::now().0 - begun.0) as f64 / 1e6);
     let census = census::take(&broker).await?;
-    println!("{:#?}\n{:?}\n{:?}", stream.totals(), stream.faults(), { let mut c = census.clone(); c.alerts.clear(); c });
-    for a in census.alerts.values() { println!("{} {} {} {} {}", a.alert_class, a.status, a.subject, a.metric, a.reason); }
+    println!("{:#?}\n{:?}\n{:?}", stream.totals(), stream.faults(), {
+        let mut c = census.clone();
+        c.alerts.clear();
+        c
+    });
+    for a in census.alerts.values() {
+        println!("{} {} {} {} {}", a.alert_class, a.status, a.subject, a.metric, a.reason);
+    }
     let _ = DATA_TOPICS;
     Ok(ExitCode::SUCCESS)
 }

@@ -473,7 +473,9 @@ mod tests {
         let mut stream = Stream::new(&runs, config(3));
         let mut seen: BTreeMap<String, std::collections::BTreeSet<i64>> = BTreeMap::new();
         for record in stream.by_ref() {
-            let Ok(event) = schemas::codec::codec().decode::<schemas::text::RawText>(record.value.as_deref()) else { continue };
+            let Ok(event) = schemas::codec::codec().decode::<schemas::text::RawText>(record.value.as_deref()) else {
+                continue;
+            };
             if !event.is_tick() && !event.h().agent_id.starts_with("broken") {
                 let event: RawEvent = event;
                 seen.entry(event.h().producer_id.clone()).or_default().insert(event.h().producer_seq);

@@ -169,7 +169,10 @@ where
             ErrorClass::AbortTxn => vec![Command::Recover(partition)],
             ErrorClass::Retry { after_ms } => vec![Command::Wait(after_ms), Command::Recover(partition)],
             ErrorClass::Fenced => {
-                vec![Command::Stop(format!("{}: another instance of the same name took over {partition:?}", self.processor.id()))]
+                vec![Command::Stop(format!(
+                    "{}: another instance of the same name took over {partition:?}",
+                    self.processor.id()
+                ))]
             }
             ErrorClass::Fatal => vec![Command::Stop(format!("{} stopped at {partition:?}", self.processor.id()))],
         }

@@ -15,7 +15,11 @@ use super::control::Control;
 /// What a sink does with a partition's records.
 pub trait SinkRole: Send {
     /// The offset to read an assigned partition from.
-    fn resume<L: Log>(&mut self, log: &mut L, partition: PartitionId) -> impl Future<Output = Result<u64, RoleError>> + Send;
+    fn resume<L: Log>(
+        &mut self,
+        log: &mut L,
+        partition: PartitionId,
+    ) -> impl Future<Output = Result<u64, RoleError>> + Send;
 
     /// Takes records in; publishes what is full or due.
     fn take<L: Log>(
@@ -109,7 +113,11 @@ async fn step<S: SinkRole, L: Log>(
     Ok(false)
 }
 
-async fn resume_all<S: SinkRole, L: Log>(sink: &mut S, log: &mut L, partitions: &BTreeSet<PartitionId>) -> Result<(), RoleError> {
+async fn resume_all<S: SinkRole, L: Log>(
+    sink: &mut S,
+    log: &mut L,
+    partitions: &BTreeSet<PartitionId>,
+) -> Result<(), RoleError> {
     let list: Vec<PartitionId> = partitions.iter().copied().collect();
     sink.forget(&list);
     for partition in list {

@@ -239,7 +239,8 @@ mod tests {
     #[test]
     fn an_event_without_a_session_gets_the_producers_numbers_only() {
         let mut writer = Sequencer::new("w", TimestampMicros(1));
-        let mut in_session: RawEvent = Event::SessionStarted(SessionStarted { h: header(1, 0), ..SessionStarted::default() });
+        let mut in_session: RawEvent =
+            Event::SessionStarted(SessionStarted { h: header(1, 0), ..SessionStarted::default() });
         writer.stamp(&mut in_session);
         let h = EventHeader { session_id: Uuid::ZERO, ..header(1, 1) };
         let mut alone: RawEvent = Event::SessionStarted(SessionStarted { h, ..SessionStarted::default() });

@@ -7,11 +7,33 @@ use memchr::memmem;
 /// A rule that matched; its name is stable.
 pub(super) type Rule = &'static str;
 
-const EARLIER: &[&str] = &["previous", "prior", "above", "earlier", "preceding", "foregoing", "all", "any", "your", "these", "system"];
-const ORDERS: &[&str] = &["instructions", "instruction", "prompt", "prompts", "rules", "directions", "guidelines", "directives", "programming"];
+const EARLIER: &[&str] =
+    &["previous", "prior", "above", "earlier", "preceding", "foregoing", "all", "any", "your", "these", "system"];
+const ORDERS: &[&str] = &[
+    "instructions",
+    "instruction",
+    "prompt",
+    "prompts",
+    "rules",
+    "directions",
+    "guidelines",
+    "directives",
+    "programming",
+];
 const TELL: &[&str] = &["reveal", "print", "show", "repeat", "output", "leak", "display", "tell", "dump", "give"];
 const SEND: &[&str] = &["send", "post", "upload", "forward", "transmit", "email", "curl", "exfiltrate", "leak"];
-const SECRETS: &[&str] = &["secrets", "credentials", "passwords", "password", "tokens", "keys", "environment", "env", "history", "conversation"];
+const SECRETS: &[&str] = &[
+    "secrets",
+    "credentials",
+    "passwords",
+    "password",
+    "tokens",
+    "keys",
+    "environment",
+    "env",
+    "history",
+    "conversation",
+];
 
 /// Words looked at on either side of a rare word.
 const WORDS_AROUND: usize = 8;
@@ -28,10 +50,16 @@ pub(super) fn rules(text: &str) -> Vec<Rule> {
     if own.iter().any(|stem| matches(bytes, stem, |at| precedes(bytes, at, TELL))) {
         found.push("reveal_instructions");
     }
-    if ["<|im_start|>", "<|system|>", "[INST]", "<<SYS>>", "<|start_header_id|>"].iter().any(|m| memmem::find(bytes, m.as_bytes()).is_some()) {
+    if ["<|im_start|>", "<|system|>", "[INST]", "<<SYS>>", "<|start_header_id|>"]
+        .iter()
+        .any(|m| memmem::find(bytes, m.as_bytes()).is_some())
+    {
         found.push("chat_markup");
     }
-    if ["eveloper mode enabled", "o anything now", "ou are now DAN", "ailbreak mode"].iter().any(|m| memmem::find(bytes, m.as_bytes()).is_some()) {
+    if ["eveloper mode enabled", "o anything now", "ou are now DAN", "ailbreak mode"]
+        .iter()
+        .any(|m| memmem::find(bytes, m.as_bytes()).is_some())
+    {
         found.push("jailbreak");
     }
     let outside = [" to http", " to https", " to ftp"];

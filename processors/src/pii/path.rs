@@ -44,9 +44,11 @@ fn class_of(key: &[u8]) -> Class {
     use Kind::*;
     match key {
         b"firstname" | b"lastname" | b"middlename" | b"surname" | b"givenname" | b"familyname" | b"fullname"
-        | b"patientname" | b"customername" | b"passengername" | b"cardholder" | b"cardholdername" | b"accountholder"
-        | b"contactname" | b"maidenname" | b"employeename" | b"guestname" | b"recipientname" | b"sendername"
-        | b"nameoncard" | b"beneficiaryname" | b"fname" | b"lname" | b"personname" => Class::Value(Person),
+        | b"patientname" | b"customername" | b"passengername" | b"cardholder" | b"cardholdername"
+        | b"accountholder" | b"contactname" | b"maidenname" | b"employeename" | b"guestname" | b"recipientname"
+        | b"sendername" | b"nameoncard" | b"beneficiaryname" | b"fname" | b"lname" | b"personname" => {
+            Class::Value(Person)
+        }
         b"name" | b"displayname" => Class::Name,
         b"email" | b"emailaddress" | b"mail" | b"useremail" | b"contactemail" | b"workemail" => Class::Value(Email),
         b"phone" | b"phonenumber" | b"mobile" | b"mobilephone" | b"mobilenumber" | b"tel" | b"telephone" | b"cell"
@@ -54,25 +56,60 @@ fn class_of(key: &[u8]) -> Class {
         | b"contactnumber" => Class::Value(Phone),
         b"address" | b"address1" | b"address2" | b"address3" | b"addressline1" | b"addressline2" | b"streetaddress"
         | b"street" | b"street1" | b"street2" | b"city" | b"town" | b"homeaddress" | b"billingaddress"
-        | b"shippingaddress" | b"mailingaddress" | b"postaladdress" | b"addresse" | b"birthplace"
-        | b"placeofbirth" => Class::Value(Address),
+        | b"shippingaddress" | b"mailingaddress" | b"postaladdress" | b"addresse" | b"birthplace" | b"placeofbirth" => {
+            Class::Value(Address)
+        }
         b"zip" | b"zipcode" | b"postalcode" | b"postcode" => Class::Value(Zip),
         b"dob" | b"dateofbirth" | b"birthdate" | b"birthday" | b"birthdt" | b"birth" => Class::Value(DateOfBirth),
-        b"ssn" | b"socialsecuritynumber" | b"socialsecurity" | b"nationalid" | b"nationalinsurancenumber" | b"taxid"
-        | b"nin" | b"tin" | b"itin" | b"personalnumber" | b"pesel" | b"aadhaar" | b"cpf" | b"nino" => Class::Value(Ssn),
+        b"ssn"
+        | b"socialsecuritynumber"
+        | b"socialsecurity"
+        | b"nationalid"
+        | b"nationalinsurancenumber"
+        | b"taxid"
+        | b"nin"
+        | b"tin"
+        | b"itin"
+        | b"personalnumber"
+        | b"pesel"
+        | b"aadhaar"
+        | b"cpf"
+        | b"nino" => Class::Value(Ssn),
         b"cardnumber" | b"creditcard" | b"creditcardnumber" | b"ccnumber" | b"ccnum" | b"pan" | b"cardno"
         | b"debitcardnumber" | b"paymentcard" | b"cvv" | b"cvc" | b"cvv2" | b"securitycode" => Class::Value(CreditCard),
         b"iban" => Class::Value(Iban),
         b"accountnumber" | b"accountno" | b"acctnumber" | b"routingnumber" | b"bankaccount" | b"bankaccountnumber"
         | b"sortcode" => Class::Value(BankAccount),
-        b"password" | b"passwd" | b"pwd" | b"passphrase" | b"passcode" | b"secret" | b"clientsecret" | b"apikey"
-        | b"secretkey" | b"accesstoken" | b"refreshtoken" | b"authtoken" | b"idtoken" | b"bearertoken"
-        | b"privatekey" | b"authorization" | b"secretaccesskey" | b"awssecretaccesskey" | b"xapikey"
-        | b"sessiontoken" | b"connectionstring" => Class::Value(Secret),
+        b"password"
+        | b"passwd"
+        | b"pwd"
+        | b"passphrase"
+        | b"passcode"
+        | b"secret"
+        | b"clientsecret"
+        | b"apikey"
+        | b"secretkey"
+        | b"accesstoken"
+        | b"refreshtoken"
+        | b"authtoken"
+        | b"idtoken"
+        | b"bearertoken"
+        | b"privatekey"
+        | b"authorization"
+        | b"secretaccesskey"
+        | b"awssecretaccesskey"
+        | b"xapikey"
+        | b"sessiontoken"
+        | b"connectionstring" => Class::Value(Secret),
         b"token" | b"tokenvalue" | b"key" => Class::Token,
         b"passport" | b"passportnumber" | b"passportno" => Class::Value(Passport),
-        b"driverlicense" | b"driverslicense" | b"drivinglicence" | b"driverlicensenumber" | b"driverslicensenumber"
-        | b"drivinglicense" | b"dlnumber" => Class::Value(DrivingLicence),
+        b"driverlicense"
+        | b"driverslicense"
+        | b"drivinglicence"
+        | b"driverlicensenumber"
+        | b"driverslicensenumber"
+        | b"drivinglicense"
+        | b"dlnumber" => Class::Value(DrivingLicence),
         b"ip" | b"ipaddress" | b"clientip" | b"remoteaddr" | b"sourceip" => Class::Value(Ip),
         b"macaddress" => Class::Value(Mac),
         b"userid" | b"username" | b"login" | b"loginname" | b"userhandle" | b"customerid" => Class::Value(Username),

@@ -79,7 +79,9 @@ pub(super) fn forms(kind: Kind, value: &str, mut remember: impl FnMut(&str, Kind
         }
         Kind::Address => {
             let words = value.split_whitespace().count();
-            let is_town = value.len() >= 4 && words <= WORDS_MAX && value.chars().all(|c| c.is_alphabetic() || " '-.".contains(c));
+            let is_town = value.len() >= 4
+                && words <= WORDS_MAX
+                && value.chars().all(|c| c.is_alphabetic() || " '-.".contains(c));
             if is_town && !name::is_stop(value.as_bytes()) {
                 remember(&normalised(value), kind);
             }
@@ -114,7 +116,13 @@ impl PiiState {
     }
 
     /// Remembers `values` (digest, kind, words) and the kinds seen in inputs; whether any value is new.
-    pub(super) fn remember(&mut self, key: &Bytes, now: TimestampMicros, values: &[(u64, Kind, u8)], inputs: u64) -> bool {
+    pub(super) fn remember(
+        &mut self,
+        key: &Bytes,
+        now: TimestampMicros,
+        values: &[(u64, Kind, u8)],
+        inputs: u64,
+    ) -> bool {
         if values.is_empty() && inputs == 0 {
             return false;
         }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use schemas::codec::{Derived, validate_header};
 use schemas::event::{CleanEvent, DataClassified, DetectionRaised, Event, EventHeader, Principal, RawEvent};
+use schemas::limits::{DERIVED_BYTES_MAX, EVENT_BYTES_MAX};
 use schemas::reject::{Reject, RejectReason};
 use schemas::text::{CleanText, Content, RawText};
 use schemas::topic::{Topic, session_key};
@@ -92,9 +93,19 @@ fn clean(
     }
     let key = Bytes::from(session_key(&h.tenant_id, h.session_id));
     let policy = policies.for_tenant(&h.tenant_id).map_err(|e| (RejectReason::PolicyUnavailable, e.to_string()))?;
-    let mut cleaner = Cleaner { policy, redaction: policy.id(), keys, state, key: &key, input, found: Found::default() };
+    let mut cleaner =
+        Cleaner { policy, redaction: policy.id(), keys, state, key: &key, input, found: Found::default() };
     let event = cleaner.event(input.value.clone());
     let found = cleaner.found;
+    // The rest of an event, its header included, is no larger than its source.
+    if found.clean_bytes > DERIVED_BYTES_MAX - EVENT_BYTES_MAX {
+        let detail = format!(
+            "redacted content of {} bytes, at most {} are written",
+            found.clean_bytes,
+            DERIVED_BYTES_MAX - EVENT_BYTES_MAX
+        );
+        return Err((RejectReason::TooLarge, detail));
+    }
     if matches!(input.value, Event::SessionEnded(_)) {
         state.end(&key, input.broker_time);
     }
@@ -160,6 +171,7 @@ impl Target {
 /// What was found in one event.
 #[derive(Default)]
 struct Found {
+    clean_bytes: usize,
     counts: BTreeMap<Kind, i64>,
     fields: BTreeSet<&'static str>,
     first: Option<(&'static str, Target)>,
@@ -196,6 +208,7 @@ impl Cleaner<'_> {
     fn content(&mut self, field: &'static str, content: Content<RawText>) -> Content<CleanText> {
         let raw = content.text.expose();
         let redacted = self.text(field, raw, &content.media_type);
+        self.found.clean_bytes += redacted.text.len();
         let raw_bytes = i64::try_from(raw.len()).unwrap_or(i64::MAX);
         let media_type = if content.media_type.len() <= 64 { content.media_type } else { "text/plain".to_owned() };
         Content {
@@ -279,23 +292,50 @@ impl Cleaner<'_> {
 
 /// The findings of one event, as events.
 fn findings(input: &Sourced<RawEvent>, policy: &Policy, found: Found) -> impl Iterator<Item = CleanEvent> {
-    let classified = found.first.map(|(field, target)| Event::DataClassified(classified(input, policy, &found, field, target)));
+    let classified =
+        found.first.map(|(field, target)| Event::DataClassified(classified(input, policy, &found, field, target)));
     let secrets = found.counts.iter().filter(|(kind, _)| kind.class() == Some("secret")).map(|(_, n)| n).sum();
     let secret = found.secret_field.map(|field| {
         let reason = format!("{secrets} secrets in {field}: revoke them, since they have left their owner");
         let attributes = [("field", field)];
-        Event::DetectionRaised(detection(input, Detection { ordinal: 1, kind: "secret", severity: "error", count: secrets, reason, attributes: &attributes }))
+        Event::DetectionRaised(detection(
+            input,
+            Detection {
+                ordinal: 1,
+                kind: "secret",
+                severity: "error",
+                count: secrets,
+                reason,
+                attributes: &attributes,
+            },
+        ))
     });
     let injection = found.rule_field.map(|field| {
         let rules = found.rules.iter().copied().collect::<Vec<_>>().join(",");
         let reason = format!("text in {field} gives the agent orders ({rules})");
         let (attributes, count) = ([("field", field), ("rules", rules.as_str())], found.rules.len() as i64);
-        Event::DetectionRaised(detection(input, Detection { ordinal: 2, kind: "prompt_injection", severity: "warning", count, reason, attributes: &attributes }))
+        Event::DetectionRaised(detection(
+            input,
+            Detection {
+                ordinal: 2,
+                kind: "prompt_injection",
+                severity: "warning",
+                count,
+                reason,
+                attributes: &attributes,
+            },
+        ))
     });
     [classified, secret, injection].into_iter().flatten()
 }
 
-fn classified(input: &Sourced<RawEvent>, policy: &Policy, found: &Found, field: &str, target: Target) -> DataClassified {
+fn classified(
+    input: &Sourced<RawEvent>,
+    policy: &Policy,
+    found: &Found,
+    field: &str,
+    target: Target,
+) -> DataClassified {
     let classes: BTreeSet<&str> = found.counts.keys().filter_map(|kind| kind.class()).collect();
     let keeps = found.route.is_none_or(|route| route == Action::Keep);
     let redacted = found.fields.iter().filter(|_| !keeps).map(|field| (*field).to_owned());
@@ -358,7 +398,11 @@ fn header(input: &Sourced<RawEvent>, event_type: &str, ordinal: u32) -> EventHea
         seq: -1,
         producer_id: format!("custody/{ID}"),
         producer_seq: -1,
-        principal: Principal { r#type: "system".to_owned(), id: format!("custody/{}", ID.name), ..Principal::default() },
+        principal: Principal {
+            r#type: "system".to_owned(),
+            id: format!("custody/{}", ID.name),
+            ..Principal::default()
+        },
         causation_id: Some(cause.event_id),
         source: "derived".to_owned(),
         capture: "derived".to_owned(),

@@ -11,7 +11,9 @@ use super::kind::{Grade, Kind, Span};
 use super::mask::{self, BLOCK, Masks};
 use super::session::Known;
 use super::token::normalised;
-use super::verify::{address, byte, byte_before, date, email, iban, is_word, name, net, number, run_end, run_start, secret};
+use super::verify::{
+    address, byte, byte_before, date, email, iban, is_word, name, net, number, run_end, run_start, secret,
+};
 
 /// Shortest text that can hold anything.
 const TEXT_BYTES_MIN: usize = 3;
@@ -21,7 +23,8 @@ pub(super) fn scan(text: &str, known: Option<Known<'_>>, spans: &mut Vec<Span>) 
     if text.len() < TEXT_BYTES_MIN {
         return;
     }
-    let mut scan = Scan { text: text.as_bytes(), known, spans, number_next: 0, name_next: 0, url_next: 0, long_next: 0 };
+    let mut scan =
+        Scan { text: text.as_bytes(), known, spans, number_next: 0, name_next: 0, url_next: 0, long_next: 0 };
     scan.blocks();
     scan.private_keys();
 }
@@ -157,7 +160,10 @@ impl Scan<'_> {
             self.found(at, end, Kind::Address, Grade::Likely);
             self.number_next = end;
             self.name_next = end;
-        } else if self.text[at..].len() >= 3 && self.text[at..at + 3].iter().all(u8::is_ascii_digit) && cue::before(self.text, at).nearest & cue::ZIP != 0 {
+        } else if self.text[at..].len() >= 3
+            && self.text[at..at + 3].iter().all(u8::is_ascii_digit)
+            && cue::before(self.text, at).nearest & cue::ZIP != 0
+        {
             self.number(at);
         }
     }
@@ -208,7 +214,8 @@ impl Scan<'_> {
     /// A date at `at`: reported when it is of birth, skipped when not. Whether it is one.
     fn date(&mut self, at: usize) -> bool {
         let Some((end, date)) = date::numeric(self.text, at) else { return false };
-        if is_word(byte(self.text, end)) && byte(self.text, end) != b'T' || b"-./".contains(&byte_before(self.text, at)) {
+        if is_word(byte(self.text, end)) && byte(self.text, end) != b'T' || b"-./".contains(&byte_before(self.text, at))
+        {
             return false;
         }
         self.number_next = end;

@@ -4,7 +4,6 @@
 //! schema-registry frame (`00`, schema id, big-endian). It does not know the schemas.
 
 use super::DecodeError;
-use crate::limits::EVENT_BYTES_MAX;
 use crate::reject::RejectReason;
 
 const SINGLE_OBJECT: [u8; 2] = [0xC3, 0x01];
@@ -45,11 +44,11 @@ impl Frame {
 }
 
 /// Splits a value into its frame and its record.
-pub(super) fn split(value: Option<&[u8]>) -> Result<(Frame, &[u8]), DecodeError> {
+pub(super) fn split(value: Option<&[u8]>, bytes_max: usize) -> Result<(Frame, &[u8]), DecodeError> {
     let value = match value {
         None | Some([]) => return Err(error(RejectReason::Empty, "the record has no value")),
-        Some(value) if value.len() > EVENT_BYTES_MAX => {
-            let detail = format!("{} bytes, at most {EVENT_BYTES_MAX} are read", value.len());
+        Some(value) if value.len() > bytes_max => {
+            let detail = format!("{} bytes, at most {bytes_max} are read", value.len());
             return Err(DecodeError { reason: RejectReason::TooLarge, detail });
         }
         Some(value) => value,

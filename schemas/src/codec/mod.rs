@@ -18,6 +18,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::event::{Alert, ControlTotal, Event, EventKind, Signal, Watermark, WriterSpan, read_record, with_record};
+use crate::limits::DERIVED_BYTES_MAX;
 use crate::reject::RejectReason;
 use crate::text::{CleanText, Text};
 use datum::{Datum, Fault, Input};
@@ -270,7 +271,7 @@ impl Codec {
     /// # Errors
     /// The reason for the dead-letter topic; the bytes are at fault, not the system.
     pub fn decode<T: Text>(&self, value: Option<&[u8]>) -> Result<Event<T>, DecodeError> {
-        let (writer, body) = self.open(value)?;
+        let (writer, body) = self.open(value, T::VALUE_BYTES_MAX)?;
         let read = match writer.kind() {
             Kind::Event(kind) => writer.read_event(kind, body),
             Kind::Unknown => writer.read_unknown(body),
@@ -284,7 +285,7 @@ impl Codec {
     /// # Errors
     /// As [`Codec::decode`].
     pub fn decode_derived(&self, value: Option<&[u8]>) -> Result<Derived, DecodeError> {
-        let (writer, body) = self.open(value)?;
+        let (writer, body) = self.open(value, DERIVED_BYTES_MAX)?;
         let read = match writer.kind() {
             Kind::Event(kind) => writer.read_event(kind, body).map(Derived::Event),
             Kind::Unknown => writer.read_unknown(body).map(Derived::Event),
@@ -293,8 +294,8 @@ impl Codec {
         read.map_err(|fault| error(writer.kind(), fault))
     }
 
-    fn open<'a>(&self, value: Option<&'a [u8]>) -> Result<(&Writer, &'a [u8]), DecodeError> {
-        let (frame, body) = frame::split(value)?;
+    fn open<'a>(&self, value: Option<&'a [u8]>, bytes_max: usize) -> Result<(&Writer, &'a [u8]), DecodeError> {
+        let (frame, body) = frame::split(value, bytes_max)?;
         let (writer, what) = match &frame {
             Frame::Fingerprint(fingerprint) => (self.fingerprints.get(fingerprint), "fingerprint"),
             Frame::Registry(id) => (self.ids.get(id), "registry id"),

@@ -8,10 +8,54 @@ use super::{byte, byte_before, is_word, run_end};
 use crate::pii::cue;
 
 const STREETS: &[&str] = &[
-    "alley", "aly", "ave", "avenue", "blvd", "boulevard", "circle", "cir", "close", "court", "crescent", "ct", "drive",
-    "dr", "expressway", "freeway", "grove", "gardens", "heights", "highway", "hwy", "lane", "ln", "loop", "mews",
-    "parkway", "pkwy", "pike", "place", "plaza", "pl", "point", "ridge", "rd", "road", "row", "rue", "square", "sq",
-    "st", "street", "terrace", "ter", "trail", "trl", "turnpike", "walk", "way",
+    "alley",
+    "aly",
+    "ave",
+    "avenue",
+    "blvd",
+    "boulevard",
+    "circle",
+    "cir",
+    "close",
+    "court",
+    "crescent",
+    "ct",
+    "drive",
+    "dr",
+    "expressway",
+    "freeway",
+    "grove",
+    "gardens",
+    "heights",
+    "highway",
+    "hwy",
+    "lane",
+    "ln",
+    "loop",
+    "mews",
+    "parkway",
+    "pkwy",
+    "pike",
+    "place",
+    "plaza",
+    "pl",
+    "point",
+    "ridge",
+    "rd",
+    "road",
+    "row",
+    "rue",
+    "square",
+    "sq",
+    "st",
+    "street",
+    "terrace",
+    "ter",
+    "trail",
+    "trl",
+    "turnpike",
+    "walk",
+    "way",
 ];
 
 /// Ends of one-word street names: German, Dutch, Swedish, Norwegian, Danish, Finnish.
@@ -23,7 +67,8 @@ const STREET_ENDS: &[&str] = &[
 const UNITS: &[&str] = &["suite", "apt", "apt.", "apartment", "unit", "floor", "ste", "ste.", "room", "#"];
 
 /// US states and territories, USPS Publication 28.
-const STATES: &[u8] = b"ALAKAZARCACOCTDEDCFLGAGUHIIDILINIAKSKYLAMEMDMAMIMNMSMOMTNENVNHNJNMNYNCNDOHOKORPAPRRISCSDTNTXUTVTVAVIWAWVWIWY";
+const STATES: &[u8] =
+    b"ALAKAZARCACOCTDEDCFLGAGUHIIDILINIAKSKYLAMEMDMAMIMNMSMOMTNENVNHNJNMNYNCNDOHOKORPAPRRISCSDTNTXUTVTVAVIWAWVWIWY";
 
 /// The address that starts with the house number at `at`, as its end.
 pub(crate) fn after_number(text: &[u8], at: usize) -> Option<usize> {
@@ -43,7 +88,8 @@ pub(crate) fn after_number(text: &[u8], at: usize) -> Option<usize> {
         let start = next + 1;
         let word_end = run_end(text, start, |b| is_word(b) || b == b'\'' || b == b'.' || b == b'-');
         let word = &text[start..word_end];
-        let is_ordinal = word.first().is_some_and(u8::is_ascii_digit) && word.last().is_some_and(u8::is_ascii_lowercase);
+        let is_ordinal =
+            word.first().is_some_and(u8::is_ascii_digit) && word.last().is_some_and(u8::is_ascii_lowercase);
         if !is_capital(word) && !is_ordinal {
             break;
         }
@@ -71,7 +117,8 @@ pub(crate) fn street_word(text: &[u8], at: usize, word_end: usize) -> Option<usi
     let number_end = run_end(text, number.min(text.len()), |b| b.is_ascii_digit());
     let digits = number_end.saturating_sub(number);
     let fits = ends && (1..=4).contains(&digits);
-    let end = number_end + usize::from(byte(text, number_end).is_ascii_alphabetic() && !is_word(byte(text, number_end + 1)));
+    let end =
+        number_end + usize::from(byte(text, number_end).is_ascii_alphabetic() && !is_word(byte(text, number_end + 1)));
     (fits && !is_word(byte(text, end))).then(|| after_street(text, end))
 }
 
@@ -107,7 +154,8 @@ fn town_end(text: &[u8], at: usize) -> Option<usize> {
         next = run_end(text, word_end, |b| b == b',' || b == b' ');
         if byte(text, next).is_ascii_digit() {
             let zip_end = run_end(text, next, |b| b.is_ascii_digit() || b == b'-');
-            return (is_state_before(text, next) && zip_end - next >= 5).then(|| zip_end - usize::from(text[zip_end - 1] == b'-'));
+            return (is_state_before(text, next) && zip_end - next >= 5)
+                .then(|| zip_end - usize::from(text[zip_end - 1] == b'-'));
         }
     }
     None

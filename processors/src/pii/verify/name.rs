@@ -23,18 +23,36 @@ const STOP: &str = "a all also am an and any are as at be but by can could custo
 
 const TITLES: &str = "mr mrs ms miss mx dr prof professor herr frau mme monsieur señor señora sra";
 
-const PARTICLES: &[&str] = &["de", "da", "del", "della", "di", "dos", "du", "van", "von", "der", "den", "la", "le", "bin", "ibn", "al", "el", "ter"];
+const PARTICLES: &[&str] = &[
+    "de", "da", "del", "della", "di", "dos", "du", "van", "von", "der", "den", "la", "le", "bin", "ibn", "al", "el",
+    "ter",
+];
 
 /// Phrases before a name that leave no doubt.
 const STRONG: &[&str] = &["name is ", "name's ", "dear "];
 
 /// Phrases before a name of several words, or a known one.
-const MEDIUM: &[&str] = &["name: ", "named ", "attn: ", "signed, ", "passenger: ", "name:\n", "contact: ", "sincerely,\n"];
+const MEDIUM: &[&str] =
+    &["name: ", "named ", "attn: ", "signed, ", "passenger: ", "name:\n", "contact: ", "sincerely,\n"];
 
 /// Phrases before a name that also stand before other words: a known given name must follow.
 const WEAK: &[&str] = &[
-    "i'm ", "i am ", "this is ", "hi ", "hello ", "hey ", "thanks, ", "thanks ", "thank you, ", "regards,\n", "regards, ",
-    "user ", "customer ", "for ", "passenger ", "by ",
+    "i'm ",
+    "i am ",
+    "this is ",
+    "hi ",
+    "hello ",
+    "hey ",
+    "thanks, ",
+    "thanks ",
+    "thank you, ",
+    "regards,\n",
+    "regards, ",
+    "user ",
+    "customer ",
+    "for ",
+    "passenger ",
+    "by ",
 ];
 
 /// What a word is by itself, as bits.
@@ -75,7 +93,8 @@ impl Lexicon {
 
 /// FNV-1a over the lower-case bytes, folded.
 fn fnv(word: &[u8]) -> u64 {
-    let hash = word.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b | 0x20)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        word.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b | 0x20)).wrapping_mul(0x100_0000_01b3));
     hash ^ hash >> 29
 }
 

@@ -40,7 +40,8 @@ pub(crate) fn mac(text: &[u8], at: usize) -> Option<usize> {
     });
     let free = !is_word(byte_before(text, at)) && !is_word(byte(text, at + 17));
     let alone = byte_before(text, at) != join && byte(text, at + 17) != join;
-    let empty = candidate.iter().all(|b| *b == join || *b == b'0') || candidate.iter().all(|b| *b == join || *b | 0x20 == b'f');
+    let empty =
+        candidate.iter().all(|b| *b == join || *b == b'0') || candidate.iter().all(|b| *b == join || *b | 0x20 == b'f');
     (pairs && free && alone && !empty && (join == b':' || join == b'-')).then_some(at + 17)
 }
 

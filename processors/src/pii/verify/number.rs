@@ -306,7 +306,9 @@ fn phone_grade(text: &[u8], number: &Groups, plus: bool, paren: bool, cued: bool
         [2..=5, rest @ ..] if first[0] == b'0' && first != b"00" && first != b"000" => {
             !rest.is_empty() && rest.iter().all(|n| *n >= 2) && (9..=11).contains(&total)
         }
-        [..] if first.starts_with(b"00") => count >= 3 && (10..=15).contains(&total) && lengths[1..].iter().all(|n| *n >= 2),
+        [..] if first.starts_with(b"00") => {
+            count >= 3 && (10..=15).contains(&total) && lengths[1..].iter().all(|n| *n >= 2)
+        }
         _ => false,
     };
     let joined_by = |join| count > 1 && number.joined_by(join);

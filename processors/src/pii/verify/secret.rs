@@ -8,16 +8,51 @@ use crate::pii::cue;
 
 /// A provider's prefix, and how many characters of [A-Za-z0-9_-] follow it at least.
 const PREFIXES: &[(&[u8], usize)] = &[
-    (b"AKIA", 16), (b"ASIA", 16), (b"AIza", 35), (b"ghp_", 36), (b"gho_", 36), (b"ghu_", 36), (b"ghs_", 36),
-    (b"ghr_", 36), (b"github_pat_", 22), (b"glpat-", 20), (b"glptt-", 40), (b"GR1348941", 20), (b"npm_", 36),
-    (b"xoxa-", 10), (b"xoxb-", 10), (b"xoxp-", 10), (b"xoxr-", 10), (b"xoxs-", 10), (b"xoxe-", 10), (b"sk-", 20),
-    (b"sk_live_", 16), (b"sk_test_", 16), (b"rk_live_", 16), (b"pk_live_", 16), (b"whsec_", 24), (b"hvs.", 24),
-    (b"dop_v1_", 40), (b"shpat_", 32), (b"pypi-", 40), (b"hf_", 30), (b"dapi", 32), (b"sntrys_", 40), (b"SG.", 40),
-    (b"glsa_", 32), (b"ya29.", 30), (b"lin_api_", 32), (b"rdme_", 60), (b"pnu_", 36), (b"secret_", 40), (b"ntn_", 40),
+    (b"AKIA", 16),
+    (b"ASIA", 16),
+    (b"AIza", 35),
+    (b"ghp_", 36),
+    (b"gho_", 36),
+    (b"ghu_", 36),
+    (b"ghs_", 36),
+    (b"ghr_", 36),
+    (b"github_pat_", 22),
+    (b"glpat-", 20),
+    (b"glptt-", 40),
+    (b"GR1348941", 20),
+    (b"npm_", 36),
+    (b"xoxa-", 10),
+    (b"xoxb-", 10),
+    (b"xoxp-", 10),
+    (b"xoxr-", 10),
+    (b"xoxs-", 10),
+    (b"xoxe-", 10),
+    (b"sk-", 20),
+    (b"sk_live_", 16),
+    (b"sk_test_", 16),
+    (b"rk_live_", 16),
+    (b"pk_live_", 16),
+    (b"whsec_", 24),
+    (b"hvs.", 24),
+    (b"dop_v1_", 40),
+    (b"shpat_", 32),
+    (b"pypi-", 40),
+    (b"hf_", 30),
+    (b"dapi", 32),
+    (b"sntrys_", 40),
+    (b"SG.", 40),
+    (b"glsa_", 32),
+    (b"ya29.", 30),
+    (b"lin_api_", 32),
+    (b"rdme_", 60),
+    (b"pnu_", 36),
+    (b"secret_", 40),
+    (b"ntn_", 40),
 ];
 
 /// Words that documentation uses where a secret would stand.
-const PLACEHOLDERS: &[&[u8]] = &[b"example", b"xxxx", b"your", b"redacted", b"placeholder", b"****", b"<", b"${", b"{{"];
+const PLACEHOLDERS: &[&[u8]] =
+    &[b"example", b"xxxx", b"your", b"redacted", b"placeholder", b"****", b"<", b"${", b"{{"];
 
 fn is_run(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b == b'-' || b == b'_'
@@ -110,7 +145,8 @@ enum Need {
 fn secret_name(name: &[u8]) -> Option<Need> {
     let ends = |tail: &[u8]| name.len() >= tail.len() && name[name.len() - tail.len()..].eq_ignore_ascii_case(tail);
     let passwords: [&[u8]; 6] = [b"password", b"passwd", b"passphrase", b"pwd", b"passcode", b"pass"];
-    let keys: [&[u8]; 8] = [b"key", b"token", b"secret", b"auth", b"credential", b"credentials", b"bearer", b"authorization"];
+    let keys: [&[u8]; 8] =
+        [b"key", b"token", b"secret", b"auth", b"credential", b"credentials", b"bearer", b"authorization"];
     if passwords.iter().any(|tail| ends(tail)) {
         return Some(Need::Password);
     }
@@ -134,7 +170,12 @@ pub(crate) fn is_key(value: &[u8]) -> bool {
     let mixed = value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic);
     // Paths and dotted names are no keys.
     let named = value.iter().filter(|b| b"./".contains(b)).count() > 4;
-    value.len() >= 16 && mixed && !named && !is_uuid(value) && value.iter().all(|b| is_value(*b)) && is_random(value, 3.0)
+    value.len() >= 16
+        && mixed
+        && !named
+        && !is_uuid(value)
+        && value.iter().all(|b| is_value(*b))
+        && is_random(value, 3.0)
 }
 
 /// The long run at `at` when a word for a secret stands close before it, as its end.
@@ -154,10 +195,11 @@ pub(crate) fn near_cue(text: &[u8], at: usize) -> Option<usize> {
 
 /// 8-4-4-4-12 hexadecimal digits.
 fn is_uuid(value: &[u8]) -> bool {
-    value.len() == 36 && value.iter().enumerate().all(|(i, b)| match i {
-        8 | 13 | 18 | 23 => *b == b'-',
-        _ => b.is_ascii_hexdigit(),
-    })
+    value.len() == 36
+        && value.iter().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => *b == b'-',
+            _ => b.is_ascii_hexdigit(),
+        })
 }
 
 fn is_placeholder(value: &[u8]) -> bool {

@@ -1,0 +1,138 @@
+//! Looks for personal data in what was published: every value that the scanner found in the input,
+//! searched for in every column of every Parquet file.
+//!
+//! It collects from the runs themselves, not from their copies, which bounds the list. ClickHouse is searched
+//! by its own SQL, with the same list, in `counts`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use aho_corasick::AhoCorasick;
+use anyhow::Context;
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::DataType;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use processors::pii::{Action, Policy, ScanContext, scan, value_of};
+
+use crate::fleet::{Run, Step};
+
+/// Shorter values ("Li", "77") occur in other words; what is left has a shape of its own.
+const VALUE_BYTES_MIN: usize = 6;
+
+/// Values that must not be found again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Values(BTreeSet<String>);
+
+impl Values {
+    /// Adds what the scanner finds in a run's texts and the policy does not keep.
+    pub fn collect(&mut self, run: &Run, policy: &Policy) {
+        for step in &run.steps {
+            let texts: &[&String] = match step {
+                Step::Model { input, output, .. } => &[input, output],
+                Step::Tool { arguments, result, .. } => &[arguments, result],
+                Step::Output { text } => &[text],
+            };
+            texts.iter().for_each(|text| self.collect_text(text, policy));
+        }
+    }
+
+    fn collect_text(&mut self, text: &str, policy: &Policy) {
+        for span in scan(text, "text/plain", &ScanContext::default()) {
+            let value = value_of(text, &span);
+            if policy.action(span.kind, span.grade) != Action::Keep && value.len() >= VALUE_BYTES_MIN {
+                self.0.insert(value.into_owned());
+            }
+        }
+    }
+
+    /// Adds a value that the demo planted.
+    pub fn add(&mut self, value: &str) {
+        self.0.insert(value.to_owned());
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The values, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// A searcher for all of them.
+    ///
+    /// # Errors
+    /// There are more than the searcher can hold (billions).
+    pub fn searcher(&self) -> anyhow::Result<Searcher> {
+        Ok(Searcher { values: self.0.iter().cloned().collect(), automaton: AhoCorasick::new(&self.0)? })
+    }
+}
+
+/// Finds values as whole words: not inside a longer word or number.
+#[derive(Debug)]
+pub struct Searcher {
+    values: Vec<String>,
+    automaton: AhoCorasick,
+}
+
+impl Searcher {
+    /// Adds the values that stand in `text` to `found`.
+    pub fn search(&self, text: &[u8], found: &mut BTreeSet<String>) {
+        for hit in self.automaton.find_overlapping_iter(text) {
+            let is_word = |at: Option<&u8>| at.is_some_and(u8::is_ascii_alphanumeric);
+            let before = hit.start().checked_sub(1).and_then(|i| text.get(i));
+            if !is_word(before) && !is_word(text.get(hit.end())) {
+                found.insert(self.values[hit.pattern().as_usize()].clone());
+            }
+        }
+    }
+
+    /// The values found in the text and binary columns of every Parquet file below `dir`.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn search_parquet(&self, dir: &Path) -> anyhow::Result<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        for file in parquet_files(dir)? {
+            let open = std::fs::File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
+            for batch in ParquetRecordBatchReaderBuilder::try_new(open)?.build()? {
+                for column in batch?.columns() {
+                    self.search_column(column, &mut found);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn search_column(&self, column: &dyn Array, found: &mut BTreeSet<String>) {
+        match column.data_type() {
+            DataType::Utf8 => column.as_string::<i32>().iter().flatten().for_each(|v| self.search(v.as_bytes(), found)),
+            DataType::Binary => column.as_binary::<i32>().iter().flatten().for_each(|v| self.search(v, found)),
+            _ => {}
+        }
+    }
+}
+
+/// Every Parquet file below `dir`, in order.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn parquet_files(dir: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(parquet_files(&path)?);
+        } else if path.extension().is_some_and(|e| e == "parquet") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
