@@ -49,15 +49,18 @@ impl Scan<'_> {
             let base = index * BLOCK;
             self.each(anchors.punct, base, Self::punct);
             self.each(anchors.long, base, Self::long);
-            self.each(anchors.dense, base, Self::number);
-            self.each(anchors.number & !anchors.dense, base, Self::small_number);
+            // In one go, since a finding hides the numbers inside it from the anchors that follow.
+            self.each(anchors.number, base, |scan, at| match anchors.dense >> (at - base) & 1 {
+                1 => scan.number(at),
+                _ => scan.small_number(at),
+            });
             self.each(anchors.id, base, Self::id);
             self.each(anchors.capital, base, Self::capital);
             (previous, block) = (block, next);
         }
     }
 
-    fn each(&mut self, mut bits: u64, base: usize, look: fn(&mut Self, usize)) {
+    fn each(&mut self, mut bits: u64, base: usize, look: impl Fn(&mut Self, usize)) {
         while bits != 0 {
             look(self, base + bits.trailing_zeros() as usize);
             bits &= bits - 1;

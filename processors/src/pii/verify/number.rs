@@ -303,7 +303,7 @@ fn phone_grade(text: &[u8], number: &Groups, plus: bool, paren: bool, cued: bool
         [3, 3, 4] => !only_spaces || first[0] == b'0' || in_paren,
         [1, 3, 3, 4] => first == b"1",
         [2..=4, ..] if in_paren => (8..=12).contains(&total),
-        [2..=5, rest @ ..] if first[0] == b'0' && first != b"00" && first != b"000" => {
+        [2..=5, rest @ ..] if first[0] == b'0' && !first.starts_with(b"00") => {
             !rest.is_empty() && rest.iter().all(|n| *n >= 2) && (9..=11).contains(&total)
         }
         [..] if first.starts_with(b"00") => {
