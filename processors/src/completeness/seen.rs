@@ -3,8 +3,6 @@
 //! It remembers the last [`PAGES_MAX`] pages of [`PAGE_SLOTS`] numbers; what is older is forgotten,
 //! and the caller says so instead of guessing.
 
-use std::collections::BTreeSet;
-
 use schemas::id::{Sha256, Uuid};
 
 /// Numbers per page; a page is one state entry of at most 1.6 KiB.
@@ -59,7 +57,8 @@ struct Page {
 pub(super) struct Seen {
     /// By ascending number.
     pages: Vec<Page>,
-    changed: BTreeSet<i64>,
+    /// Numbers of changed pages, in order of change; may repeat.
+    changed: Vec<i64>,
 }
 
 impl Seen {
@@ -99,16 +98,21 @@ impl Seen {
         page.offsets.push(offset);
         page.ids.push(identity.id);
         page.digests.push(identity.digest);
-        self.changed.insert(number);
+        if self.changed.last() != Some(&number) {
+            self.changed.push(number);
+        }
         if self.pages.len() > PAGES_MAX {
             let forgotten = self.pages.remove(0);
-            self.changed.insert(forgotten.number);
+            self.changed.push(forgotten.number);
         }
     }
 
     /// Numbers of pages that changed since the last call, with their bytes; `None` is forgotten.
     pub(super) fn take_changes(&mut self) -> Vec<(i64, Option<Vec<u8>>)> {
-        std::mem::take(&mut self.changed).into_iter().map(|number| (number, self.bytes(number))).collect()
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        changed.into_iter().map(|number| (number, self.bytes(number))).collect()
     }
 
     fn bytes(&self, number: i64) -> Option<Vec<u8>> {

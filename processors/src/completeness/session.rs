@@ -182,7 +182,11 @@ impl Session {
         self.check_end(record, found);
         let call = CallFact::of(&record.value, &config.decision_required);
         if call.is_some() || !self.head.started || !self.head.template.is_empty() {
-            self.head.pending.insert(h.seq, Fact { event_id: h.event_id, event_type, call });
+            let fact = Fact { event_id: h.event_id, event_type, call };
+            match self.head.pending.is_empty() && h.seq < self.head.chain.judged() {
+                true => self.judge_fact(&h.tenant_id, h.session_id, h.seq, &fact, config, found),
+                false => _ = self.head.pending.insert(h.seq, fact),
+            }
         }
         self.judge(&h.tenant_id, h.session_id, config, found);
     }
