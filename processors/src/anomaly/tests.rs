@@ -306,9 +306,9 @@ fn check(fleet: &Fleet, expected: &[(&str, Span)]) {
 }
 
 #[test]
-fn a_quiet_fleet_raises_no_alert_in_sixty_hours() {
-    for seed in 1..=20 {
-        check(&Fleet::quiet(seed), &[]);
+fn a_quiet_fleet_busy_or_sparse_raises_no_alert_in_sixty_hours() {
+    for (seed, pace) in (1..=21).zip([40.0, 120.0, 240.0].into_iter().cycle()) {
+        check(&Fleet { pace, ..Fleet::quiet(seed) }, &[]);
     }
 }
 

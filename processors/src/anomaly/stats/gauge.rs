@@ -19,6 +19,12 @@ const CUSUM_MAX: f64 = 40.0;
 const CUSUM_EVIDENCE: f64 = ALLOWANCE;
 /// Smallest variance of a log: 10 %.
 const VARIANCE_MIN: f64 = 0.01;
+/// Most that one window's squared deviation counts, in variances: an outlier must not blunt the rest.
+const OUTLIER: f64 = 9.0;
+/// Fewest calls in a window whose level is a record.
+const RECORD_CALLS_MIN: f64 = 3.0;
+/// Share of a record's height that is kept per window: half of it for 69 windows.
+const RECORD_KEEP: f64 = 0.99;
 /// Windows of the short average.
 const SHORT: usize = 3;
 
@@ -67,11 +73,11 @@ impl Gauge {
         self.cusum = (self.cusum + step).clamp(0.0, CUSUM_MAX);
         let nominal = (2.0 * normal_upper(z).min(normal_upper(z_short))).min(1.0);
         let drift = (-CUSUM_EVIDENCE * self.cusum).exp();
-        let is_record = level.max(short) > self.record;
-        let is_news = is_record && self.windows >= YOUNG_WINDOWS;
-        let p = if is_news { (2.0 * self.tail.calibrated(nominal).min(drift)).min(1.0) } else { 1.0 };
+        let is_news = level.max(short) > self.record && self.windows >= YOUNG_WINDOWS;
+        let unusual = (2.0 * self.tail.calibrated(nominal).min(drift)).min(1.0);
+        let p = if is_news { unusual } else { 1.0 };
         let view = GaugeView { p, level, short, expected: self.mean, windows: self.windows };
-        if learns(&mut self.frozen, p, self.windows) {
+        if learns(&mut self.frozen, unusual, self.windows) {
             self.learn(calls, level, sum_of_squares, nominal);
         }
         view
@@ -103,11 +109,14 @@ impl Gauge {
             self.within += if first { unbiased } else { step * (unbiased - self.within) };
         }
         if self.windows > 0 {
-            let excess = delta * delta - self.within.max(VARIANCE_MIN) / calls;
+            let sampling = self.within.max(VARIANCE_MIN) / calls;
+            let excess = (delta * delta).min(OUTLIER * (sampling + self.between.max(0.0))) - sampling;
             self.between += step * (excess - self.between);
         }
         self.mean += step * delta;
-        self.record = self.mean + (self.record - self.mean).max(level - self.mean).max(0.0) * 0.999;
+        // A level of one or two calls is too noisy to be a record that hides later rises.
+        let top = if calls >= RECORD_CALLS_MIN { level - self.mean } else { 0.0 };
+        self.record = self.mean + (RECORD_KEEP * (self.record - self.mean)).max(top).max(0.0);
         self.windows = self.windows.saturating_add(1);
         self.tail.learn(nominal);
     }
