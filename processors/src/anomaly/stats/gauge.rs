@@ -114,9 +114,10 @@ impl Gauge {
             self.between += step * (excess - self.between);
         }
         self.mean += step * delta;
-        // A level of one or two calls is too noisy to be a record that hides later rises.
+        // A level of one or two calls is too noisy to be a record that hides later rises; a lasting
+        // level stays above its own record, which is kept below it.
         let top = if calls >= RECORD_CALLS_MIN { level - self.mean } else { 0.0 };
-        self.record = self.mean + (RECORD_KEEP * (self.record - self.mean)).max(top).max(0.0);
+        self.record = self.mean + RECORD_KEEP * (self.record - self.mean).max(top).max(0.0);
         self.windows = self.windows.saturating_add(1);
         self.tail.learn(nominal);
     }
