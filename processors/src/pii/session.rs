@@ -92,10 +92,10 @@ pub(super) fn forms(kind: Kind, value: &str, mut remember: impl FnMut(&str, Kind
                 remember(&date, kind);
             }
         }
-        Kind::Zip | Kind::Phone | Kind::Ssn | Kind::BankAccount | Kind::CreditCard => {
-            if value.len() >= 5 && value.bytes().all(|b| b.is_ascii_digit()) {
-                remember(value, kind);
-            }
+        Kind::Zip | Kind::Phone | Kind::Ssn | Kind::BankAccount | Kind::CreditCard
+            if value.len() >= 5 && value.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            remember(value, kind);
         }
         _ => {}
     }

@@ -80,8 +80,9 @@ fn redaction_keeps_json_valid_and_all_else_unchanged() {
     let text = r#"{ "ssn" : 219099999 , "x":[1, 2],"email":"A@b.io", "s":"{\"ssn\":219099999,\"k\":\"\\u00e9\"}" }"#;
     let token = keys().token(Kind::Ssn, "219099999");
     let mail = keys().token(Kind::Email, "a@b.io");
-    let expected =
-        format!(r#"{{ "ssn" : "{token}" , "x":[1, 2],"email":"{mail}", "s":"{{\"ssn\":\"{token}\",\"k\":\"\\u00e9\"}}" }}"#);
+    let expected = format!(
+        r#"{{ "ssn" : "{token}" , "x":[1, 2],"email":"{mail}", "s":"{{\"ssn\":\"{token}\",\"k\":\"\\u00e9\"}}" }}"#
+    );
     assert_eq!(redacted(text, "application/json"), expected);
     let value: serde_json::Value = serde_json::from_str(&expected).unwrap();
     assert!(serde_json::from_str::<serde_json::Value>(value["s"].as_str().unwrap()).is_ok());
@@ -207,11 +208,13 @@ fn process(events: Vec<RawEvent>) -> (Output, PiiState) {
 
 /// Events of a topic, in order.
 fn on(output: &Output, topic: Topic) -> Vec<&CleanEvent> {
-    let event = |value| match value {
-        &Derived::Event(ref event) => Some(event),
-        _ => None,
-    };
-    output.derived.iter().filter(|out| out.topic == topic).filter_map(|out| event(&out.value)).collect()
+    let on_topic = output.derived.iter().filter(|out| out.topic == topic);
+    on_topic
+        .filter_map(|out| match &out.value {
+            Derived::Event(event) => Some(event),
+            _ => None,
+        })
+        .collect()
 }
 
 /// All text of the clean events, with line breaks as such.
@@ -220,7 +223,8 @@ fn clean_text(output: &Output) -> String {
     on(output, Topic::Clean).iter().map(debug).collect()
 }
 
-const PROFILE: &str = r#"{"first_name":"Mia","last_name":"Li","dob":"1990-04-05","city":"Austin","user_id":"mia_li_3668"}"#;
+const PROFILE: &str =
+    r#"{"first_name":"Mia","last_name":"Li","dob":"1990-04-05","city":"Austin","user_id":"mia_li_3668"}"#;
 
 #[test]
 fn what_a_session_revealed_is_found_again_in_its_later_text() {
@@ -236,7 +240,10 @@ fn what_a_session_revealed_is_found_again_in_its_later_text() {
 
 #[test]
 fn an_account_name_reveals_the_names_in_it() {
-    let events = vec![model_call("acme", 1, "my user id is mia_li_3668", "Thank you, Mia."), model_call("acme", 1, "", "So, Mia Li")];
+    let events = vec![
+        model_call("acme", 1, "my user id is mia_li_3668", "Thank you, Mia."),
+        model_call("acme", 1, "", "So, Mia Li"),
+    ];
     let text = clean_text(&process(events).0);
     assert!(!text.contains("Mia") && !text.contains("mia_li"), "{text}");
 }
@@ -267,7 +274,10 @@ fn an_event_leads_to_one_clean_event_and_its_findings() {
     let types: Vec<_> = data.pii_types.iter().map(|(kind, n)| (kind.as_str(), *n)).collect();
     assert_eq!(types, [("EMAIL", 1), ("SECRET", 1), ("SSN", 1)]);
     assert_eq!((data.target.as_str(), data.target_id.as_str(), data.not_in_input), ("INPUT", "input", true));
-    assert_eq!((&data.classes[..], &data.fields_redacted[..]), (&["pii".to_owned(), "secret".to_owned()][..], &["input".to_owned(), "output".to_owned()][..]));
+    assert_eq!(
+        (&data.classes[..], &data.fields_redacted[..]),
+        (&["pii".to_owned(), "secret".to_owned()][..], &["input".to_owned(), "output".to_owned()][..])
+    );
     assert_eq!((secret.kind.as_str(), secret.severity.as_str(), secret.count), ("secret", "error", 1));
     assert_eq!((order.kind.as_str(), order.attributes["rules"].as_str()), ("prompt_injection", "ignore_instructions"));
     let ids: BTreeSet<_> = found.iter().map(|event| event.h().event_id).collect();
@@ -349,14 +359,16 @@ five_laws!(the_stage_obeys_the_five_laws, stage(), any_events(), SESSIONS_MAX);
 
 /// Values that must not survive, with the text around them.
 fn sensitive() -> impl Strategy<Value = (&'static str, String, String)> {
-    let values = ["mia.li3818@example.com", "219-09-9999", "4242424242424242", "GB29NWBK60161331926819", "+1 555 123 4567"];
+    let values =
+        ["mia.li3818@example.com", "219-09-9999", "4242424242424242", "GB29NWBK60161331926819", "+1 555 123 4567"];
     let around = "[ a-z\"\\\\\n{}\\[\\]:,é]{0,40}";
     (proptest::sample::select(values.to_vec()), around, around)
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
     let text = prop_oneof![any::<String>(), Just(PROFILE.to_owned()), Just("a@b.io \"q\" \\ 219-09-9999".to_owned())];
-    let key = prop_oneof![any::<String>(), Just("ssn".to_owned()), Just("first_name".to_owned()), Just("name".to_owned())];
+    let key =
+        prop_oneof![any::<String>(), Just("ssn".to_owned()), Just("first_name".to_owned()), Just("name".to_owned())];
     let leaf = prop_oneof![text.prop_map(serde_json::Value::from), any::<u64>().prop_map(serde_json::Value::from)];
     leaf.prop_recursive(4, 24, 4, move |inner| {
         prop_oneof![
@@ -420,9 +432,8 @@ fn shared(path: &str) -> Option<String> {
 /// Whether `value` stands in `text` as whole words.
 fn has_word(text: &str, value: &str) -> bool {
     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric());
-    let apart = |at: usize| {
-        !is_word(text[..at].chars().next_back()) && !is_word(text[at + value.len()..].chars().next())
-    };
+    let apart =
+        |at: usize| !is_word(text[..at].chars().next_back()) && !is_word(text[at + value.len()..].chars().next());
     text.match_indices(value).any(|(at, _)| apart(at))
 }
 
@@ -455,7 +466,8 @@ fn events_of(trajectory: &serde_json::Value) -> Vec<RawEvent> {
             "assistant" => {
                 events.push(model_call("acme", 1, "", &text(message)));
                 let calls = message["tool_calls"].as_array().into_iter().flatten();
-                events.extend(calls.map(|call| tool_result("acme", 1, call["function"]["arguments"].as_str().unwrap())));
+                events
+                    .extend(calls.map(|call| tool_result("acme", 1, call["function"]["arguments"].as_str().unwrap())));
             }
             _ => {}
         }
@@ -474,7 +486,9 @@ fn leaks_of(trajectory: &serde_json::Value, mut forget: impl FnMut(&mut PiiState
             personal(&serde_json::from_str(text).unwrap_or_default(), &mut revealed);
         }
         let clean = clean_text(&stage().process(&mut state, &[record]));
-        leaks.extend(revealed.iter().filter(|value| has_word(&clean, value)).map(|value| (value.clone(), clean.clone())));
+        leaks.extend(
+            revealed.iter().filter(|value| has_word(&clean, value)).map(|value| (value.clone(), clean.clone())),
+        );
     }
     leaks
 }
@@ -486,7 +500,8 @@ fn no_personal_value_of_a_real_session_is_in_its_clean_events() {
     assert_eq!(trajectories.len(), 200);
     let leaks: Vec<_> = trajectories.iter().flat_map(|t| leaks_of(t, |_| ())).collect();
     // The check can fail: without a memory of the session, names do leak.
-    let forgetful: usize = trajectories[..40].iter().map(|t| leaks_of(t, |state| *state = PiiState::default()).len()).sum();
+    let forgetful: usize =
+        trajectories[..40].iter().map(|t| leaks_of(t, |state| *state = PiiState::default()).len()).sum();
     assert!(forgetful > 0);
     eprintln!("200 sessions: {} leaks; the first 40 without memory: {forgetful}", leaks.len());
     let shown: Vec<_> = leaks.iter().take(5).collect();

@@ -125,8 +125,11 @@ impl Scan<'_> {
         if at < self.long_next {
             return;
         }
-        if let Some(end) = secret::prefixed(self.text, at) {
-            self.found(at, end, Kind::Secret, Grade::Certain);
+        // Some prefixes end with a full stop, which is no part of a run: they start a word earlier.
+        let dotted = byte_before(self.text, at) == b'.';
+        let start = if dotted { run_start(self.text, at - 1, |b| b.is_ascii_alphanumeric()) } else { at };
+        if let Some(end) = secret::prefixed(self.text, start) {
+            self.found(start, end, Kind::Secret, Grade::Certain);
             self.long_next = end;
         } else if let Some(end) = net::mac(self.text, at) {
             self.found(at, end, Kind::Mac, Grade::Certain);

@@ -210,7 +210,7 @@ fn cue_before(text: &[u8], at: usize) -> Option<Cue> {
             starts == 0 || !is_word(lower[starts - 1])
         }
     };
-    let listed = |phrases: &[&str]| phrases.iter().any(|phrase| ends(&phrase));
+    let listed = |phrases: &[&str]| phrases.iter().any(ends);
     match () {
         () if listed(STRONG) || after_title(window) => Some(Cue::Strong),
         () if listed(MEDIUM) => Some(Cue::Medium),

@@ -153,9 +153,9 @@ pub(crate) fn ipv4(text: &[u8], groups: &Groups, before: Context) -> Option<usiz
     let end = four.end();
     let tail = byte(text, end);
     let of_nobody = text[four.groups[0].start..].starts_with(b"127.") || text[four.groups[0].start..end] == *b"0.0.0.0";
-    let whole = !is_word(tail) && !(tail == b'.' && byte(text, end + 1).is_ascii_digit());
+    let goes_on = is_word(tail) || tail == b'.' && byte(text, end + 1).is_ascii_digit();
     let fits = four.joined_by(b'.') && four.as_slice().iter().all(octet);
-    (fits && whole && !of_nobody && !before.has(cue::VERSION)).then_some(end)
+    (fits && !goes_on && !of_nobody && !before.has(cue::VERSION)).then_some(end)
 }
 
 /// The SSN that the groups start with: 3-2-4 with hyphens, or anything with a cue.
@@ -201,10 +201,7 @@ pub(crate) fn card(text: &[u8], groups: &Groups, before: Context) -> Option<(usi
 
 fn has_card_shape(number: &Groups) -> bool {
     let (lengths, count) = number.lengths();
-    let shape = match &lengths[..count] {
-        [_] | [4, 4, 4, 1..=4] | [4, 4, 4, 4, 1..=3] | [4, 6, 4 | 5] | [6, 6..=13] => true,
-        _ => false,
-    };
+    let shape = matches!(&lengths[..count], [_] | [4, 4, 4, 1..=4] | [4, 4, 4, 4, 1..=3] | [4, 6, 4 | 5] | [6, 6..=13]);
     shape && (number.joined_by(b' ') || number.joined_by(b'-'))
 }
 

@@ -34,6 +34,8 @@ const PREFIXES: &[(&[u8], usize)] = &[
     (b"pk_live_", 16),
     (b"whsec_", 24),
     (b"hvs.", 24),
+    (b"hvb.", 24),
+    (b"ABSK", 100),
     (b"dop_v1_", 40),
     (b"shpat_", 32),
     (b"pypi-", 40),
@@ -79,6 +81,8 @@ pub(crate) fn prefixed(text: &[u8], at: usize) -> Option<usize> {
     } else {
         body.len() >= *least
     };
+    // Real Slack tokens hold team and bot numbers; documentation shows words.
+    let fits = fits && (!prefix.starts_with(b"xox") || body.iter().filter(|b| b.is_ascii_digit()).count() >= 6);
     // Sixteen characters hold at most 4 bits each; real keys stay above 2.5, `XXXX…` is at 0.
     (fits && is_random(body, 2.5) && !is_placeholder(body)).then_some(end)
 }

@@ -35,7 +35,15 @@ fn email_addresses_are_found() {
             ("x@xn--bcher-kva.example", "x@xn--bcher-kva.example"),
         ],
     );
-    finds_nothing(&["git@github.com:org/repo.git", "lodash@4.17.21", "@scope/package", "user@localhost", "a @ b.com", "@", "x@.com"]);
+    finds_nothing(&[
+        "git@github.com:org/repo.git",
+        "lodash@4.17.21",
+        "@scope/package",
+        "user@localhost",
+        "a @ b.com",
+        "@",
+        "x@.com",
+    ]);
 }
 
 /// Test numbers that the schemes and Stripe publish.
@@ -105,7 +113,15 @@ fn social_security_numbers_follow_the_rules() {
             ("SSN: 078 05 1120", "078 05 1120"),
         ],
     );
-    finds_nothing(&["000-12-3456", "666-12-3456", "900-12-3456", "123-00-4567", "123-45-0000", "078051120", "part 123-45-6789-01"]);
+    finds_nothing(&[
+        "000-12-3456",
+        "666-12-3456",
+        "900-12-3456",
+        "123-00-4567",
+        "123-45-0000",
+        "078051120",
+        "part 123-45-6789-01",
+    ]);
 }
 
 #[test]
@@ -119,10 +135,7 @@ fn network_addresses_are_found() {
             ("10.0.0.7:8080", "10.0.0.7"),
         ],
     );
-    finds(
-        Kind::Mac,
-        &[("eth 00:1b:44:11:3a:b7 up", "00:1b:44:11:3a:b7"), ("00-1B-44-11-3A-B7", "00-1B-44-11-3A-B7")],
-    );
+    finds(Kind::Mac, &[("eth 00:1b:44:11:3a:b7 up", "00:1b:44:11:3a:b7"), ("00-1B-44-11-3A-B7", "00-1B-44-11-3A-B7")]);
     finds_nothing(&[
         "version 1.2.3.4",
         "1.2.3.4.5",
@@ -223,7 +236,14 @@ fn names_need_a_cue_or_a_given_name() {
             ("Name: Xanthe van der Berg", "Xanthe van der Berg"),
         ],
     );
-    finds_nothing(&["Dear Customer,", "Flight HAT123 to Austin", "The Quick Brown Fox", "Please confirm", "name: File", "I am Sure"]);
+    finds_nothing(&[
+        "Dear Customer,",
+        "Flight HAT123 to Austin",
+        "The Quick Brown Fox",
+        "Please confirm",
+        "name: File",
+        "I am Sure",
+    ]);
 }
 
 #[test]
