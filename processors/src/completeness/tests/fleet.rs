@@ -29,8 +29,9 @@ impl Made {
     }
 }
 
-/// What happens in a log.
+/// What happens in a log; small lists of it only.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Item {
     Event(Made),
     /// Time passes by so many ms, and a tick says so.
