@@ -66,7 +66,8 @@ pub fn features() -> FeaturesConfig {
 
 /// Stage `score`.
 pub fn score() -> ScoreConfig {
-    ScoreConfig::default()
+    // The fleet stops on purpose two hours before the last tick; only a longer silence is news.
+    ScoreConfig { silence_windows_min: 180, ..ScoreConfig::default() }
 }
 
 /// The archive: an hour of log time to a file, so that the demo's files are few and readable.
