@@ -102,6 +102,9 @@ pub struct ClickhouseArgs {
     /// Port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 8123)]
     pub port: u16,
+    /// Only start an engine on a scratch directory, say that it answers, and stop.
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// What to do with the schemas.

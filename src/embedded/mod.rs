@@ -43,6 +43,8 @@ pub struct EmbeddedOptions {
     pub cache_dir: Option<PathBuf>,
     /// The binary that has the hidden subcommand; `None` for this one.
     pub executable: Option<PathBuf>,
+    /// Port on 127.0.0.1; 0 for a free one.
+    pub port: u16,
     /// Upper limit of the engine's memory in bytes; `None` for the engine's own, 90 % of the machine.
     pub memory_bytes_max: Option<u64>,
 }
@@ -147,7 +149,7 @@ async fn start_library(library: &Path, options: &EmbeddedOptions) -> Result<Runn
         .arg(library)
         .arg("--data")
         .arg(&data_dir)
-        .args(["--listen", "127.0.0.1:0"]);
+        .args(["--listen", &format!("127.0.0.1:{}", options.port)]);
     // With a key the engine would answer `??` questions by sending schemas to a language model.
     command.env_remove("OPENAI_API_KEY").env_remove("ANTHROPIC_API_KEY");
     if let Some(bytes) = options.memory_bytes_max {
@@ -160,7 +162,10 @@ async fn start_library(library: &Path, options: &EmbeddedOptions) -> Result<Runn
 
 async fn start_server(binary: &Path, options: &EmbeddedOptions) -> Result<Running, EmbeddedError> {
     let data_dir = prepare(options)?;
-    let address = free_address()?;
+    let address = match options.port {
+        0 => free_address()?,
+        port => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+    };
     let text = server::configuration(&data_dir, address.port(), options.memory_bytes_max);
     let config = write(&data_dir, "config.xml", &text)?;
     let mut named = OsString::from("--config-file=");

@@ -1,0 +1,142 @@
+//! The ClickHouse loader as a role: intent into the log, rows into ClickHouse, position into the log.
+//!
+//! The intent names the exact range of a batch before its first row leaves, so that whoever goes on
+//! repeats that range under the same token. What a row is, and which token it gets, is in `sinks`.
+
+use std::collections::BTreeMap;
+
+use ingest::log::{Committed, Log};
+use schemas::record::{PartitionId, Record};
+use schemas::time::TimestampMicros;
+use sinks::clickhouse::insert::{ClickHouseSink, LoadBatch, LoadConfig};
+use sinks::clickhouse::intent::{Intent, LoadDecision, decide, encode_intent};
+use sinks::error::{ErrorClass, SinkError};
+
+use crate::clock;
+use crate::runner::sink::{RoleError, SinkRole};
+
+/// The role.
+#[derive(Debug)]
+pub struct LoadRole {
+    sink: ClickHouseSink,
+    config: LoadConfig,
+    flush_interval_ms: i64,
+    partitions: BTreeMap<PartitionId, Loading>,
+}
+
+/// What is in hand of one partition.
+#[derive(Debug)]
+struct Loading {
+    /// Position that the group committed.
+    committed: u64,
+    /// Range to repeat before anything else.
+    repeat: Option<Intent>,
+    batch: Option<LoadBatch>,
+    opened_at: TimestampMicros,
+}
+
+impl LoadRole {
+    /// A loader that inserts a batch when it is full or `flush_interval_ms` old.
+    pub fn new(sink: ClickHouseSink, config: LoadConfig, flush_interval_ms: i64) -> Self {
+        Self { sink, config, flush_interval_ms, partitions: BTreeMap::new() }
+    }
+
+    /// Inserts what is in hand of a partition and commits its end.
+    async fn load<L: Log>(&mut self, log: &mut L, partition: PartitionId) -> Result<(), RoleError> {
+        let Some(loading) = self.partitions.get_mut(&partition) else { return Ok(()) };
+        let Some(batch) = &loading.batch else { return Ok(()) };
+        let publication = batch.publication();
+        let next = publication.offset_next;
+        if !batch.is_empty() {
+            let intent = Intent::of(&publication);
+            match &loading.repeat {
+                Some(pending) if *pending != intent => return Err(other_rows(partition, pending, &intent).into()),
+                Some(_) => {}
+                None => {
+                    let metadata = encode_intent(&intent);
+                    log.commit_offset(partition, Committed { next: loading.committed, metadata }).await?;
+                }
+            }
+            self.sink.insert(batch).await?;
+        }
+        log.commit_offset(partition, Committed { next, metadata: String::new() }).await?;
+        (loading.committed, loading.repeat, loading.batch) = (next, None, None);
+        Ok(())
+    }
+
+    fn push(&mut self, partition: PartitionId, record: &Record) -> Result<bool, SinkError> {
+        let Some(loading) = self.partitions.get_mut(&partition) else { return Ok(false) };
+        if loading.batch.is_none() {
+            loading.opened_at = clock::now();
+        }
+        let batch = loading.batch.get_or_insert_with(|| LoadBatch::open(partition, loading.committed, record));
+        batch.push(record)?;
+        Ok(match &loading.repeat {
+            Some(pending) => record.at.offset + 1 >= pending.offset_next,
+            None => batch.is_full(&self.config),
+        })
+    }
+
+    fn is_due(&self, partition: PartitionId) -> bool {
+        let age_ms = |l: &Loading| (clock::now().0 - l.opened_at.0) / 1_000;
+        self.partitions
+            .get(&partition)
+            .is_some_and(|l| l.batch.is_some() && l.repeat.is_none() && age_ms(l) >= self.flush_interval_ms)
+    }
+}
+
+/// The records of a pending range are not those that its intent was written for.
+fn other_rows(partition: PartitionId, pending: &Intent, found: &Intent) -> SinkError {
+    let what = format!("load {}/{}", partition.topic, partition.partition);
+    let message = format!(
+        "offsets [{}, {}) hold other records than when they were about to be inserted (digest {} was {}); \
+         the topic was made anew or changed: use another consumer group and database",
+        pending.offset_first, pending.offset_next, found.row_digest, pending.row_digest
+    );
+    SinkError::new(ErrorClass::Data, what, message)
+}
+
+impl SinkRole for LoadRole {
+    async fn resume<L: Log>(&mut self, log: &mut L, partition: PartitionId) -> Result<u64, RoleError> {
+        let committed = log.committed(partition).await?;
+        let bounds = log.bounds(partition).await?;
+        let decision = decide(committed.as_ref().map(|c| (c.next, c.metadata.as_str())), &bounds);
+        let (at, repeat) = match decision {
+            LoadDecision::Start { at } => (at, None),
+            LoadDecision::Repeat(intent) => (intent.offset_first, Some(intent)),
+            LoadDecision::Stop(stop) => {
+                let what = format!("load {}/{}", partition.topic, partition.partition);
+                return Err(SinkError::new(ErrorClass::Config, what, stop).into());
+            }
+        };
+        let loading = Loading { committed: at, repeat, batch: None, opened_at: clock::now() };
+        self.partitions.insert(partition, loading);
+        Ok(at)
+    }
+
+    async fn take<L: Log>(&mut self, log: &mut L, partition: PartitionId, records: Vec<Record>, _: u64) -> Result<(), RoleError> {
+        for record in &records {
+            if self.push(partition, record)? {
+                self.load(log, partition).await?;
+            }
+        }
+        if self.is_due(partition) {
+            self.load(log, partition).await?;
+        }
+        Ok(())
+    }
+
+    async fn idle<L: Log>(&mut self, log: &mut L, is_end: bool) -> Result<(), RoleError> {
+        let partitions: Vec<PartitionId> = self.partitions.keys().copied().collect();
+        for partition in partitions {
+            if is_end || self.is_due(partition) {
+                self.load(log, partition).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, partitions: &[PartitionId]) {
+        self.partitions.retain(|p, _| !partitions.contains(p));
+    }
+}
