@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::datum::record;
 use crate::id::{Blob, Sha256, SpanId, TraceId, Uuid};
+use crate::table::payload::payload;
 use crate::text::{CleanText, Content, RawText, Text};
 use crate::time::TimestampMicros;
 
@@ -579,6 +580,21 @@ record!(AccessGranted {
     leaver_at
 });
 
+payload!(AccessGranted {
+    grantee_kind,
+    grantee,
+    resource,
+    actions,
+    role,
+    requested_by,
+    approved_by,
+    ticket,
+    idp_event_id,
+    effective_at,
+    expires_at,
+    leaver_at
+});
+
 /// An item of a review campaign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -617,6 +633,8 @@ impl Default for AccessReview {
 }
 
 record!(AccessReview { h, campaign_id, reviewer, due_at, completed_at, population, kept, revoked });
+
+payload!(AccessReview { campaign_id, reviewer, due_at, completed_at, population, kept, revoked });
 
 /// An entitlement was taken away.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -686,6 +704,21 @@ record!(AccessRevoked {
     leaver_at
 });
 
+payload!(AccessRevoked {
+    grantee_kind,
+    grantee,
+    resource,
+    actions,
+    role,
+    requested_by,
+    approved_by,
+    ticket,
+    idp_event_id,
+    effective_at,
+    expires_at,
+    leaver_at
+});
+
 /// A human answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -731,6 +764,8 @@ impl<T: Text> Default for ApprovalDecided<T> {
 }
 
 record!(ApprovalDecided<T> { h, approval_id, approver, decision, edited_action_digest, context_digest_seen, decided_at, channel, reason, approver_signature });
+
+payload!(ApprovalDecided<T> { approval_id, approver, decision, edited_action_digest, context_digest_seen, decided_at, channel, reason, approver_signature });
 
 /// A human gate opened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -778,6 +813,8 @@ impl<T: Text> Default for ApprovalRequested<T> {
 
 record!(ApprovalRequested<T> { h, approval_id, decision_id, tool_call_id, action_digest, context, context_digest, risk_tier, approver_group, expires_at });
 
+payload!(ApprovalRequested<T> { approval_id, decision_id, tool_call_id, action_digest, context, context_digest, risk_tier, approver_group, expires_at });
+
 /// Someone read the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -817,6 +854,8 @@ impl Default for AuditLogAccessed {
 
 record!(AuditLogAccessed { h, reader, mfa, purpose, ticket, query_sha256, rows, decrypted_keys });
 
+payload!(AuditLogAccessed { reader, mfa, purpose, ticket, query_sha256, rows, decrypted_keys });
+
 /// A restore drill.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -853,6 +892,8 @@ impl Default for BackupRestoreTest {
 
 record!(BackupRestoreTest { h, backup_id, restored_at, verified_origin, verified_size, verified_root, ok });
 
+payload!(BackupRestoreTest { backup_id, restored_at, verified_origin, verified_size, verified_root, ok });
+
 /// A cost guard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -886,6 +927,8 @@ impl Default for Budget {
 
 record!(Budget { h, scope, limit_micros, spent_micros, threshold_pct, action });
 
+payload!(Budget { scope, limit_micros, spent_micros, threshold_pct, action });
+
 /// Drift seen in traffic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -915,6 +958,8 @@ impl Default for ChangeObserved {
 }
 
 record!(ChangeObserved { h, object_kind, first_seen_value, first_event_id, matched_change_id });
+
+payload!(ChangeObserved { object_kind, first_seen_value, first_event_id, matched_change_id });
 
 /// A step in the life of a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1008,6 +1053,27 @@ record!(ChangeRecorded {
     retro_approved_at
 });
 
+payload!(ChangeRecorded {
+    change_id,
+    object_kind,
+    object_id,
+    from,
+    to,
+    artifact_sha256,
+    phase,
+    at,
+    ticket,
+    pr_id,
+    vcs_commit,
+    author,
+    reviewers,
+    approved_by,
+    test_evidence_sha256,
+    eval_run_id,
+    emergency,
+    retro_approved_at
+});
+
 /// The verdict on one claim.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -1069,6 +1135,8 @@ impl<T: Text> Default for ClaimVerified<T> {
 
 record!(ClaimVerified<T> { h, claim_id, output_id, claim, verifier, verifier_version, score, verdict, threshold_policy_id, threshold_version, threshold, evidence, decided_at, action, reverify_of });
 
+payload!(ClaimVerified<T> { claim_id, output_id, claim, verifier, verifier_version, score, verdict, threshold_policy_id, threshold_version, threshold, evidence, decided_at, action, reverify_of });
+
 /// A consent or opt-out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1101,6 +1169,8 @@ impl Default for ConsentRecorded {
 }
 
 record!(ConsentRecorded { h, subject_ref, purpose, state, basis, notice_version });
+
+payload!(ConsentRecorded { subject_ref, purpose, state, basis, notice_version });
 
 /// An agent was stopped or limited.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1143,6 +1213,8 @@ impl Default for ContainmentAction {
 }
 
 record!(ContainmentAction { h, kind, target, initiator, reason, signal_event_id, effective_at, released_at, test });
+
+payload!(ContainmentAction { kind, target, initiator, reason, signal_event_id, effective_at, released_at, test });
 
 /// A document or statement was signed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1189,6 +1261,18 @@ impl Default for ControlAttested {
 
 record!(ControlAttested {
     h,
+    control_id,
+    doc_type,
+    doc_sha256,
+    version,
+    signed_by,
+    signed_at,
+    cadence,
+    owner,
+    effective_from
+});
+
+payload!(ControlAttested {
     control_id,
     doc_type,
     doc_sha256,
@@ -1260,6 +1344,19 @@ record!(CredentialRotated {
     ticket
 });
 
+payload!(CredentialRotated {
+    credential_id,
+    kind,
+    store,
+    environment,
+    action,
+    old_id,
+    new_id,
+    next_due,
+    reason,
+    ticket
+});
+
 /// Retrieval, memory, database or file access.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -1314,6 +1411,8 @@ impl<T: Text> Default for DataAccessed<T> {
 }
 
 record!(DataAccessed<T> { h, access_id, op, source_id, memory_namespace, namespace_tenant, purpose, fields, rows, bytes, document_refs, data_class, query });
+
+payload!(DataAccessed<T> { access_id, op, source_id, memory_namespace, namespace_tenant, purpose, fields, rows, bytes, document_refs, data_class, query });
 
 /// The result of a scan for personal data and secrets, with what was redacted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1375,6 +1474,19 @@ record!(DataClassified {
     route
 });
 
+payload!(DataClassified {
+    target,
+    target_id,
+    classifier,
+    version,
+    classes,
+    pii_types,
+    not_in_input,
+    redaction_policy_id,
+    fields_redacted,
+    route
+});
+
 /// A person asked for review of a decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1407,6 +1519,8 @@ impl Default for DecisionAppealed {
 }
 
 record!(DecisionAppealed { h, output_id, received_at, outcome, resolved_at, reviewer });
+
+payload!(DecisionAppealed { output_id, received_at, outcome, resolved_at, reviewer });
 
 /// Hand-off to a sub-agent or another organisation's agent (A2A).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1450,6 +1564,17 @@ impl Default for Delegation {
 
 record!(Delegation {
     h,
+    to_agent,
+    to_session_id,
+    protocol,
+    task_id,
+    state,
+    fields,
+    data_class_passed,
+    principal_attenuation
+});
+
+payload!(Delegation {
     to_agent,
     to_session_id,
     protocol,
@@ -1520,6 +1645,23 @@ impl Default for DetectionRaised {
 
 record!(DetectionRaised {
     h,
+    detection_id,
+    kind,
+    detector,
+    detector_version,
+    ruleset,
+    severity,
+    score,
+    action,
+    target_event_id,
+    disposition,
+    incident_id,
+    count,
+    reason,
+    attributes
+});
+
+payload!(DetectionRaised {
     detection_id,
     kind,
     detector,
@@ -1620,6 +1762,25 @@ record!(EvaluationResult {
     change_id
 });
 
+payload!(EvaluationResult {
+    run_id,
+    dataset_id,
+    dataset_sha256,
+    held_out,
+    metric,
+    slice_key,
+    slice_value,
+    n,
+    k,
+    value,
+    ci_low,
+    ci_high,
+    method,
+    judge,
+    judge_version,
+    change_id
+});
+
 /// Evidence left the system.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1680,6 +1841,19 @@ record!(ExportGenerated {
     sink
 });
 
+payload!(ExportGenerated {
+    export_id,
+    kind,
+    window_first,
+    window_next,
+    query_sha256,
+    row_count,
+    sha256,
+    checkpoint,
+    recipient,
+    sink
+});
+
 /// An event of a type that is not in the catalogue: kept, archived and counted; its event_type says what it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -1700,6 +1874,8 @@ impl<T: Text> Default for Extension<T> {
 }
 
 record!(Extension<T> { h, attributes, body });
+
+payload!(Extension<T> { attributes, body });
 
 /// A fallback was used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1743,6 +1919,8 @@ impl Default for Failover {
 
 record!(Failover { h, dependency, from, to, mode, reason, test, duration_ms, recovered });
 
+payload!(Failover { dependency, from, to, mode, reason, test, duration_ms, recovered });
+
 /// A probe of a dependency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1781,6 +1959,8 @@ impl Default for HealthProbe {
 }
 
 record!(HealthProbe { h, dependency, kind, ok, latency_ms, error_type, queue_depth, lag });
+
+payload!(HealthProbe { dependency, kind, ok, latency_ms, error_type, queue_depth, lag });
 
 /// A writer is alive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -1821,6 +2001,16 @@ impl Default for Heartbeat {
 
 record!(Heartbeat {
     h,
+    open_sessions,
+    last_producer_seq,
+    spool_events,
+    spool_bytes,
+    dropped_count,
+    build_sha256,
+    clock_offset_ms
+});
+
+payload!(Heartbeat {
     open_sessions,
     last_producer_seq,
     spool_events,
@@ -1891,6 +2081,8 @@ impl<T: Text> Default for HumanReview<T> {
 
 record!(HumanReview<T> { h, review_id, sample_id, target_kind, target_id, reviewer, trained_on, rubric_id, rubric_version, blind, verdict, score, labels, comment, minutes });
 
+payload!(HumanReview<T> { review_id, sample_id, target_kind, target_id, reviewer, trained_on, rubric_id, rubric_version, blind, verdict, score, labels, comment, minutes });
+
 /// A step in the life of an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -1948,6 +2140,22 @@ impl Default for IncidentUpdated {
 
 record!(IncidentUpdated {
     h,
+    incident_id,
+    phase,
+    at,
+    trigger_kind,
+    severity,
+    owner,
+    impact,
+    tenants_affected,
+    records_affected,
+    evidence_event_ids,
+    ticket,
+    writeup_sha256,
+    exercise
+});
+
+payload!(IncidentUpdated {
     incident_id,
     phase,
     at,
@@ -2035,6 +2243,22 @@ record!(InventoryDeclared {
     effective_to
 });
 
+payload!(InventoryDeclared {
+    object_kind,
+    object_id,
+    owner,
+    purpose,
+    input_scope,
+    tools,
+    data_sources,
+    principals,
+    operating_hours,
+    risk_tier,
+    deprecation_date,
+    effective_from,
+    effective_to
+});
+
 /// A key exists from now on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2068,6 +2292,8 @@ impl Default for KeyCreated {
 
 record!(KeyCreated { h, key_id, purpose, algorithm, commitment, vkey });
 
+payload!(KeyCreated { key_id, purpose, algorithm, commitment, vkey });
+
 /// A key must no longer be trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2094,6 +2320,8 @@ impl Default for KeyRevoked {
 }
 
 record!(KeyRevoked { h, key_id, last_trusted_size, reason });
+
+payload!(KeyRevoked { key_id, last_trusted_size, reason });
 
 /// A key was replaced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2125,6 +2353,8 @@ impl Default for KeyRotated {
 
 record!(KeyRotated { h, key_id, old_key_id, commitment, vkey });
 
+payload!(KeyRotated { key_id, old_key_id, commitment, vkey });
+
 /// An evidence log ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2152,6 +2382,8 @@ impl Default for LogClosed {
 
 record!(LogClosed { h, origin, final_size, final_root });
 
+payload!(LogClosed { origin, final_size, final_root });
+
 /// An evidence log begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2171,6 +2403,8 @@ impl Default for LogOpened {
 }
 
 record!(LogOpened { h, origin, vkey });
+
+payload!(LogOpened { origin, vkey });
 
 /// One model request with its outcome.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2293,6 +2527,8 @@ impl<T: Text> Default for ModelCall<T> {
 
 record!(ModelCall<T> { h, call_id, provider, provider_region, request_model, response_model, system_fingerprint, response_id, operation, temperature, top_p, seed, max_tokens, prompt_name, prompt_version, prompt_sha256, tool_defs_sha256, input, output, reasoning, finish_reasons, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_micros, latency_ms, ttft_ms, attempt, status, error_type, credential_id, data_class_max, transfer_basis });
 
+payload!(ModelCall<T> { call_id, provider, provider_region, request_model, response_model, system_fingerprint, response_id, operation, temperature, top_p, seed, max_tokens, prompt_name, prompt_version, prompt_sha256, tool_defs_sha256, input, output, reasoning, finish_reasons, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, cost_micros, latency_ms, ttft_ms, attempt, status, error_type, credential_id, data_class_max, transfer_basis });
+
 /// An error and its repair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2332,6 +2568,16 @@ impl Default for OutputCorrected {
 
 record!(OutputCorrected {
     h,
+    original_event_id,
+    detected_by,
+    error_class,
+    severity,
+    corrected_at,
+    customer_notified,
+    change_id
+});
+
+payload!(OutputCorrected {
     original_event_id,
     detected_by,
     error_class,
@@ -2392,6 +2638,8 @@ impl<T: Text> Default for OutputProduced<T> {
 }
 
 record!(OutputProduced<T> { h, output_id, recipient_kind, status, decided_at, delivered_at, automated_decision, affects, content, claim_count, model_call_ids, latency_ms });
+
+payload!(OutputProduced<T> { output_id, recipient_kind, status, decided_at, delivered_at, automated_decision, affects, content, claim_count, model_call_ids, latency_ms });
 
 /// One evaluation of a policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2481,6 +2729,26 @@ record!(PolicyDecision {
     latency_ms
 });
 
+payload!(PolicyDecision {
+    decision_id,
+    subject_kind,
+    subject_id,
+    policy_id,
+    policy_version,
+    policy_sha256,
+    rule_id,
+    engine,
+    engine_version,
+    inputs_digest,
+    effect,
+    reason_code,
+    enforcement_mode,
+    threshold_id,
+    could_not_evaluate,
+    input_freshness_ms,
+    latency_ms
+});
+
 /// Keys were destroyed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2516,6 +2784,8 @@ impl Default for PrivacyErasure {
 }
 
 record!(PrivacyErasure { h, request_id, key_ids, kms_receipt, events_affected, stores_checked, verification });
+
+payload!(PrivacyErasure { request_id, key_ids, kms_receipt, events_affected, stores_checked, verification });
 
 /// A step in the life of a request by a person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2573,6 +2843,18 @@ record!(PrivacyRequest {
     events_found
 });
 
+payload!(PrivacyRequest {
+    request_id,
+    kind,
+    subject_ref,
+    received_at,
+    due_at,
+    phase,
+    completed_at,
+    result,
+    events_found
+});
+
 /// The state of a rate limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2614,6 +2896,8 @@ impl Default for RateLimit {
 }
 
 record!(RateLimit { h, provider, scope, limit, used, remaining, reset_at, throttled, retry_after_ms });
+
+payload!(RateLimit { provider, scope, limit, used, remaining, reset_at, throttled, retry_after_ms });
 
 /// A disposal run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2657,6 +2941,17 @@ impl Default for RetentionApplied {
 
 record!(RetentionApplied {
     h,
+    dataset,
+    data_class,
+    policy_id,
+    cutoff,
+    objects_deleted,
+    keys_destroyed,
+    oldest_remaining,
+    legal_holds
+});
+
+payload!(RetentionApplied {
     dataset,
     data_class,
     policy_id,
@@ -2727,6 +3022,19 @@ record!(SampleDrawn {
     method
 });
 
+payload!(SampleDrawn {
+    sample_id,
+    purpose,
+    frame_query_sha256,
+    frame_count,
+    frame_root,
+    seed_commitment,
+    seed,
+    strata,
+    n,
+    method
+});
+
 /// A schema is used from now on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2756,6 +3064,8 @@ impl Default for SchemaRegistered {
 }
 
 record!(SchemaRegistered { h, fullname, fingerprint, schema_sha256, registry_id });
+
+payload!(SchemaRegistered { fullname, fingerprint, schema_sha256, registry_id });
 
 /// An archive file was published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2821,6 +3131,20 @@ record!(SegmentSealed {
     writer_build
 });
 
+payload!(SegmentSealed {
+    object_key,
+    object_sha256,
+    object_bytes,
+    row_count,
+    offset_first,
+    offset_next,
+    counts_by_type,
+    counts_by_tenant,
+    time_min,
+    time_max,
+    writer_build
+});
+
 /// A run is over; self-summary of its writer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2869,6 +3193,16 @@ record!(SessionEnded {
     duration_ms
 });
 
+payload!(SessionEnded {
+    status,
+    event_count,
+    final_hash,
+    counts_by_type,
+    total_tokens,
+    total_cost_micros,
+    duration_ms
+});
+
 /// A run continued after a crash or restart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -2898,6 +3232,8 @@ impl Default for SessionResumed {
 }
 
 record!(SessionResumed { h, from_seq, checkpoint_id, reason, interrupted_ms });
+
+payload!(SessionResumed { from_seq, checkpoint_id, reason, interrupted_ms });
 
 /// A run begins; declares what should follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -2963,6 +3299,20 @@ record!(SessionStarted {
     tool_set_sha256
 });
 
+payload!(SessionStarted {
+    trigger_kind,
+    trigger_input_id,
+    intake_source,
+    expected_steps,
+    template_id,
+    lawful_basis,
+    notice_version,
+    model_set_sha256,
+    policy_set_sha256,
+    prompt_set_sha256,
+    tool_set_sha256
+});
+
 /// A plan or task decomposition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -2997,6 +3347,8 @@ impl<T: Text> Default for StepPlanned<T> {
 
 record!(StepPlanned<T> { h, step_id, parent_step_id, kind, mandatory, description });
 
+payload!(StepPlanned<T> { step_id, parent_step_id, kind, mandatory, description });
+
 /// Time, as a record: a writer puts one into every partition every few seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -3026,6 +3378,8 @@ impl Default for Tick {
 }
 
 record!(Tick { h, at, writer_id, writer_epoch, records_acked });
+
+payload!(Tick { at, writer_id, writer_epoch, records_acked });
 
 /// Written before the tool runs. Its absence before a completion is a finding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -3078,6 +3432,8 @@ impl<T: Text> Default for ToolCallAttempted<T> {
 }
 
 record!(ToolCallAttempted<T> { h, tool_call_id, tool_name, tool_type, server, vendor_id, side_effect_class, credential_id, credential_scope, arguments, action_digest, tool_defs_sha256 });
+
+payload!(ToolCallAttempted<T> { tool_call_id, tool_name, tool_type, server, vendor_id, side_effect_class, credential_id, credential_scope, arguments, action_digest, tool_defs_sha256 });
 
 /// The outcome of a tool call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -3140,6 +3496,8 @@ impl<T: Text> Default for ToolCallCompleted<T> {
 
 record!(ToolCallCompleted<T> { h, tool_call_id, tool_name, decision_id, approval_id, status, error_type, result, effect_ref, effect_observed, server, vendor_id, data_class_out, bytes_out, latency_ms });
 
+payload!(ToolCallCompleted<T> { tool_call_id, tool_name, decision_id, approval_id, status, error_type, result, effect_ref, effect_observed, server, vendor_id, data_class_out, bytes_out, latency_ms });
+
 /// A rule or schema check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
@@ -3185,6 +3543,8 @@ impl<T: Text> Default for ValidationResult<T> {
 }
 
 record!(ValidationResult<T> { h, stage, rule_id, rule_version, rule_kind, target_id, passed, expected, observed, action });
+
+payload!(ValidationResult<T> { stage, rule_id, rule_version, rule_kind, target_id, passed, expected, observed, action });
 
 /// A review of a third party.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -3254,6 +3614,21 @@ record!(VendorReview {
     next_due
 });
 
+payload!(VendorReview {
+    vendor_id,
+    services,
+    report_type,
+    period_end,
+    exceptions,
+    retention_days,
+    training_use,
+    region,
+    contract_kind,
+    signed_at,
+    risk_accepted_by,
+    next_due
+});
+
 /// A vulnerability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -3295,6 +3670,8 @@ impl Default for VulnFinding {
 }
 
 record!(VulnFinding { h, finding_id, component, component_kind, severity, found_at, triaged_at, closed_at, sla_days });
+
+payload!(VulnFinding { finding_id, component, component_kind, severity, found_at, triaged_at, closed_at, sla_days });
 
 /// An event: one variant per Avro record, each with the envelope `h`.
 #[derive(Debug, Clone, PartialEq)]
