@@ -1,4 +1,92 @@
-//! x
-pub fn run<T>(_: &T) -> anyhow::Result<std::process::ExitCode> {
-    anyhow::bail!("x")
+//! `custody verify`: checks an archive without trusting anything but its bytes.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use sinks::parquet::store::Store;
+use sinks::parquet::verify::{VerifyOptions, VerifyReport, verify};
+
+use crate::cli::VerifyArgs;
+use crate::commands::engine;
+
+/// Verifies and prints; exit status 1 if anything is not as it was written.
+///
+/// # Errors
+/// The directory holds no archive, or cannot be read.
+pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(check(&args.dir, !args.json))?;
+    match args.json {
+        true => println!("{}", to_json(&report)),
+        false => print(&report, &args.dir),
+    }
+    Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Verifies the archive of a data directory, or at a directory.
+///
+/// # Errors
+/// As [`run`].
+pub async fn check(dir: &Path, shows_progress: bool) -> anyhow::Result<VerifyReport> {
+    let of_data_dir = engine::archive_dir(dir);
+    let root = if of_data_dir.is_dir() { of_data_dir } else { dir.to_owned() };
+    anyhow::ensure!(
+        root.join("archive").is_dir(),
+        "{} holds no archive: expected {}/archive; name the data directory of a run or the archive's parent",
+        dir.display(),
+        root.display()
+    );
+    let bar = if shows_progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{pos}/{len} objects {bar:30} {msg}") {
+        bar.set_style(style);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = VerifyOptions { threads, ..VerifyOptions::default() };
+    let report = verify(&Store::local(&root)?, &options, |progress| {
+        bar.set_length(progress.objects_total);
+        bar.set_position(progress.objects);
+        bar.set_message(format!("{} MiB", progress.raw_bytes >> 20));
+    })
+    .await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+fn print(report: &VerifyReport, dir: &Path) {
+    for partition in &report.partitions {
+        println!(
+            "{}/{}: {} objects, {} rows, offsets [{}, {})",
+            partition.partition.topic,
+            partition.partition.partition,
+            partition.manifests,
+            partition.rows,
+            partition.offset_first,
+            partition.head.offset_next
+        );
+    }
+    report.notes.iter().for_each(|note| println!("note: {note}"));
+    for failure in &report.failures {
+        println!("FAIL {}: {}", failure.object, failure.reason);
+    }
+    match report.failures.len() {
+        0 => println!("ok: {} holds what was written, as far as its own chain can show", dir.display()),
+        count => println!("{count} failures in {}", dir.display()),
+    }
+}
+
+fn to_json(report: &VerifyReport) -> serde_json::Value {
+    let partitions: Vec<_> = report
+        .partitions
+        .iter()
+        .map(|p| {
+            json!({ "topic": p.partition.topic.name(), "partition": p.partition.partition, "objects": p.manifests,
+                "rows": p.rows, "ticks": p.ticks, "offset_first": p.offset_first, "offset_next": p.head.offset_next,
+                "head_manifest_sha256": p.head.manifest_sha256.to_hex(), "is_witnessed": p.is_witnessed })
+        })
+        .collect();
+    let failures: Vec<_> = report.failures.iter().map(|f| json!({ "object": f.object, "reason": f.reason })).collect();
+    json!({ "is_intact": report.is_intact(), "partitions": partitions, "failures": failures, "notes": report.notes,
+        "objects": report.progress.objects, "bytes": report.progress.bytes, "raw_bytes": report.progress.raw_bytes })
 }
