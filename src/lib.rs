@@ -10,6 +10,7 @@ pub mod commands;
 pub mod demo;
 pub mod embedded;
 pub mod fleet;
+pub mod load_role;
 pub mod roles;
 pub mod runner;
 pub mod telemetry;

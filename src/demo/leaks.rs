@@ -12,7 +12,7 @@ use anyhow::Context;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use processors::pii::{Action, Policy, ScanContext, scan, value_of};
+use processors::pii::{Action, Kind, Policy, ScanContext, scan, value_of};
 
 use crate::fleet::{Run, Step};
 
@@ -39,7 +39,7 @@ impl Values {
     fn collect_text(&mut self, text: &str, policy: &Policy) {
         for span in scan(text, "text/plain", &ScanContext::default()) {
             let value = value_of(text, &span);
-            if policy.action(span.kind, span.grade) != Action::Keep && value.len() >= VALUE_BYTES_MIN {
+            if policy.action(span.kind, span.grade) != Action::Keep && speaks_for_itself(&value, span.kind) {
                 self.0.insert(value.into_owned());
             }
         }
@@ -72,6 +72,16 @@ impl Values {
     pub fn searcher(&self) -> anyhow::Result<Searcher> {
         Ok(Searcher { values: self.0.iter().cloned().collect(), automaton: AhoCorasick::new(&self.0)? })
     }
+}
+
+/// Whether a value is personal wherever it stands: the scanner finds it without any context. A town
+/// or a given name is personal in one field and a word in another; whether those go, session by
+/// session, is tested in `processors`.
+fn speaks_for_itself(value: &str, kind: Kind) -> bool {
+    let alone = scan(value, "text/plain", &ScanContext::default());
+    let whole = alone.iter().any(|s| s.kind == kind && s.start == 0 && s.end == value.len());
+    let is_one_name = kind == Kind::Person && !value.contains(' ');
+    value.len() >= VALUE_BYTES_MIN && whole && !is_one_name
 }
 
 /// Finds values as whole words: not inside a longer word or number.

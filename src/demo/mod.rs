@@ -3,28 +3,25 @@
 //! It composes roles that production runs as they are; only the settings and the input are its own.
 
 pub mod census;
-pub mod intake;
-pub mod leaks;
-pub mod pipeline;
-pub mod settings;
-pub mod summary;
+pub mod counts;
+mod intake;
+mod leaks;
+mod pipeline;
+mod run;
+mod settings;
+mod summary;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Context, bail};
 use clap::Args;
-use ingest::log::{Broker, local::LocalBroker};
-use processors::anomaly::{Features, Score};
-use processors::completeness::{Completeness, Writers};
-use processors::pii::Pii;
-use schemas::topic::Topic;
-use sinks::parquet::store::Store;
+use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use ingest::log::local::LocalBroker;
+use schemas::id::Sha256;
+use serde::{Deserialize, Serialize};
 
-use crate::archive_role::ArchiveRole;
-use crate::fleet::stream::Stream;
-use crate::fleet::{synth, trajectory};
-use crate::roles::{self, DATA_TOPICS};
-use crate::runner::control::Control;
+use crate::fleet::{Run, synth, trajectory};
 
 /// Options of `custody demo`.
 #[derive(Debug, Clone, Args)]
@@ -55,57 +52,83 @@ pub struct DemoOptions {
     pub json: bool,
 }
 
+/// The runs of a demo.
+#[derive(Debug)]
+pub struct Input {
+    name: String,
+    runs: Vec<Run>,
+}
+
+/// What a data directory was made with: another input cannot continue it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Marker {
+    seed: u64,
+    scale: u32,
+    runs_sha256: String,
+    log: String,
+}
+
 /// Runs the demo.
 ///
 /// # Errors
 /// A part could not be started or stopped working: the message names it and the remedy.
 pub fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(6).enable_all().build()?;
+    let input = read_input(&options)?;
+    check_marker(&input, &options)?;
+    // Roles block on disk and compute; more threads than cores lets the system share them fairly.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build()?;
     runtime.block_on(async {
-        let broker = LocalBroker::open(options.data_dir.join("log"), None)?;
-        run_on(broker, &options).await
+        match options.log.strip_prefix("kafka://") {
+            Some(bootstrap) => {
+                let config = KafkaConfig { bootstrap: bootstrap.to_owned(), ..KafkaConfig::default() };
+                run::run(KafkaBroker::new(config)?, &input, &options).await
+            }
+            None if options.log == "local" => {
+                run::run(LocalBroker::open(options.data_dir.join("log"), None)?, &input, &options).await
+            }
+            None => bail!("--log {:?} is neither `local` nor `kafka://HOST:PORT`", options.log),
+        }
     })
 }
 
-async fn run_on<B: Broker>(broker: B, options: &DemoOptions) -> anyhow::Result<ExitCode> {
-    let begun = crate::clock::now();
-    let runs = match options.trajectories.is_empty() {
-        true => synth::fleet(options.seed),
-        false => trajectory::read(&options.trajectories)?,
-    };
-    broker.create_topics(Topic::ALL, settings::PARTITIONS).await?;
-    let mut stream = Stream::new(&runs, settings::stream(options.seed, options.scale as usize));
-    let mut pipeline = pipeline::Pipeline::default();
-    let seed = options.seed;
-    pipeline.wave();
-    pipeline.start("pii", |c| roles::stage(broker.clone(), roles::PII, Pii::new(settings::pii(seed)), c));
-    pipeline.wave();
-    pipeline.start("completeness", |c| {
-        roles::stage(broker.clone(), roles::COMPLETENESS, Completeness::new(settings::completeness()), c)
-    });
-    pipeline
-        .start("features", |c| roles::stage(broker.clone(), roles::FEATURES, Features::new(settings::features()), c));
-    pipeline.wave();
-    pipeline.start("writers", |c| roles::stage(broker.clone(), roles::WRITERS, Writers::new(settings::writers()), c));
-    pipeline.start("score", |c| roles::stage(broker.clone(), roles::SCORE, Score::new(settings::score()), c));
-    pipeline.wave();
-    let store = Store::local(&options.data_dir.join("archive_root"))?;
-    let archive = ArchiveRole::open(store.clone(), settings::archive()).await?;
-    pipeline.start("archive", |c| roles::sink(broker.clone(), "custody-archive", Topic::Clean, archive, c));
-    let present = intake::present(&broker, settings::PARTITIONS).await?;
-    intake::run(&broker, &mut stream, present, &Control::default(), |_| {}).await?;
-    eprintln!("intake done {}", (crate::clock::now().0 - begun.0) as f64 / 1e6);
-    pipeline.finish().await?;
-    eprintln!("pipeline done {}", (crate::clock::now().0 - begun.0) as f64 / 1e6);
-    let census = census::take(&broker).await?;
-    println!("{:#?}\n{:?}\n{:?}", stream.totals(), stream.faults(), {
-        let mut c = census.clone();
-        c.alerts.clear();
-        c
-    });
-    for a in census.alerts.values() {
-        println!("{} {} {} {} {}", a.alert_class, a.status, a.subject, a.metric, a.reason);
+fn read_input(options: &DemoOptions) -> anyhow::Result<Input> {
+    match options.trajectories.as_slice() {
+        [] => Ok(Input { name: "seeded fleet".to_owned(), runs: synth::fleet(options.seed) }),
+        paths => {
+            let runs = trajectory::read(paths)?;
+            let agents: std::collections::BTreeSet<&str> = runs.iter().map(|r| r.agent_id.as_str()).collect();
+            Ok(Input { name: format!("{} recorded runs of {} agents", runs.len(), agents.len()), runs })
+        }
     }
-    let _ = DATA_TOPICS;
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to continue a data directory with another input, which would mix two runs in one log.
+fn check_marker(input: &Input, options: &DemoOptions) -> anyhow::Result<()> {
+    let marker = Marker {
+        seed: options.seed,
+        scale: options.scale,
+        runs_sha256: Sha256::of(format!("{:?}", input.runs).as_bytes()).to_hex(),
+        log: options.log.clone(),
+    };
+    std::fs::create_dir_all(&options.data_dir).with_context(|| format!("cannot make {}", options.data_dir.display()))?;
+    let file = options.data_dir.join("demo.json");
+    match std::fs::read(&file) {
+        Ok(bytes) => {
+            let found: Marker = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", file.display()))?;
+            if found != marker {
+                bail!(
+                    "{} holds a demo of another input (seed {}, scale {}, log {}): choose another --data-dir, or remove it",
+                    options.data_dir.display(),
+                    found.seed,
+                    found.scale,
+                    found.log
+                );
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::write(&file, serde_json::to_vec_pretty(&marker)?).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+    Ok(())
 }

@@ -19,6 +19,8 @@ pub const PARTITIONS: u32 = 4;
 const START: TimestampMicros = TimestampMicros::from_ms(1_768_208_400_000);
 /// Sessions begin within three hours.
 const SPAN_MS: i64 = 3 * 3_600_000;
+/// A batch of rows waits at most so long for ClickHouse.
+pub const LOAD_FLUSH_INTERVAL_MS: i64 = 1_000;
 /// A writer sends a heartbeat so often.
 const HEARTBEAT_MS: i64 = 300_000;
 /// A missing number is reported after this long: the late batch (8 minutes) is late, not missing.

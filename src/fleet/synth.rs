@@ -206,6 +206,7 @@ impl Kind {
         let person = Person::draw(rng);
         let mut steps = Vec::new();
         let mut input = format!("Hello, I need help with my booking {}.", code(rng));
+        let mut knows_person = false;
         for turn in 0..draw(self.turns, rng) {
             let output = prose(draw(self.output_chars, rng), rng);
             // tau-bench: 1,164 tool calls in 2,454 model answers.
@@ -214,12 +215,13 @@ impl Kind {
             if calls_tools {
                 let tool = self.tool(&person, rng);
                 steps.push(Step::Model { input: said, output: format!("call {output}"), calls_tools });
-                if let Step::Tool { result, .. } = &tool {
+                if let Step::Tool { name, result, failed, .. } = &tool {
+                    knows_person |= name == "get_user_details" && !failed;
                     input.clone_from(result);
                 }
                 steps.push(tool);
             } else {
-                let text = if turn == 1 { format!("Thank you, {}. {output}", person.first) } else { output };
+                let text = if knows_person { format!("Thank you, {}. {output}", person.first) } else { output };
                 steps.push(Step::Model { input: said, output: text.clone(), calls_tools });
                 steps.push(Step::Output { text });
                 input = prose(draw([34, 63, 92, 130, 189], rng), rng);

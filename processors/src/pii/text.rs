@@ -237,7 +237,8 @@ impl Scan<'_> {
         }
     }
 
-    /// `mia_li_3668`, whose last part starts at `at`: known to the session, or after `user id`.
+    /// `mia_li_3668`, whose last part starts at `at`: known to the session, after `user id`, or begun
+    /// by a given name.
     fn username(&mut self, at: usize) {
         let start = run_start(self.text, at, is_word);
         let end = run_end(self.text, at, is_word);
@@ -249,7 +250,8 @@ impl Scan<'_> {
         let words = value.split('_').filter(|part| part.len() >= 2 && part.bytes().all(|b| b.is_ascii_alphabetic()));
         let names = words.clone().count() >= 2 && words.into_iter().all(|word| cue::word(word.as_bytes()) == 0);
         let cued = names && cue::before(self.text, start).nearest & cue::USER != 0;
-        if known.is_some() || cued {
+        let named = names && value.split('_').next().is_some_and(|first| name::is_given(first.as_bytes()));
+        if known.is_some() || cued || named {
             self.found(start, end, Kind::Username, Grade::Likely);
         }
     }

@@ -1,0 +1,269 @@
+//! One demo on one log: starts the roles, feeds them, ends them, and counts what came out.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use ingest::log::Broker;
+use processors::anomaly::{Features, Score};
+use processors::completeness::{Completeness, Writers};
+use processors::pii::{Pii, Policy};
+use schemas::time::TimestampMicros;
+use schemas::topic::Topic;
+use sinks::clickhouse::client::ClickHouse;
+use sinks::clickhouse::insert::{ClickHouseSink, LoadConfig};
+use sinks::clickhouse::migrate::migrate;
+use sinks::parquet::read;
+use sinks::parquet::store::Store;
+
+use super::census::{self, Census};
+use super::counts;
+use super::intake;
+use super::leaks::Values;
+use super::pipeline::Pipeline;
+use super::settings;
+use super::summary::{AlertLine, Summary, rss_bytes_max};
+use super::{DemoOptions, Input};
+use crate::archive_role::ArchiveRole;
+use crate::clock;
+use crate::commands::{clickhouse::wait_for_interrupt, engine, verify};
+use crate::embedded::EmbeddedClickHouse;
+use crate::fleet::stream::Stream;
+use crate::load_role::LoadRole;
+use crate::roles;
+use crate::runner::control::Control;
+
+/// Database of the demo.
+const DATABASE: &str = "custody";
+/// Port that `--keep-running` serves ClickHouse on.
+const CLICKHOUSE_PORT: u16 = 8123;
+/// Topics that are archived and loaded, with their consumer groups.
+const SINK_TOPICS: [(Topic, &str, &str); 3] = [
+    (Topic::Clean, "custody-archive", "custody-load"),
+    (Topic::Findings, "custody-archive-findings", "custody-load-findings"),
+    (Topic::Alerts, "custody-archive-alerts", "custody-load-alerts"),
+];
+
+/// What the pipeline left behind.
+struct Published {
+    census: Census,
+    counts: counts::Counts,
+    archived_rows: u64,
+    files: u64,
+    verify: String,
+    values: usize,
+    leaked: usize,
+}
+
+/// Runs the demo on a log.
+///
+/// # Errors
+/// A part could not be started, or stopped: the message names it and the remedy.
+pub async fn run<B: Broker>(broker: B, input: &Input, options: &DemoOptions) -> anyhow::Result<ExitCode> {
+    let begun = clock::now();
+    let port = if options.keep_running { CLICKHOUSE_PORT } else { 0 };
+    let clickhouse = engine::start(&options.data_dir, options.clickhouse.clone(), port).await?;
+    let outcome = stream_all(&broker, input, options, &clickhouse, begun).await;
+    let code = match outcome {
+        Ok(summary) => {
+            print(&summary, options)?;
+            if options.keep_running {
+                eprintln!("ClickHouse answers at {}; press Ctrl-C to stop", clickhouse.url());
+                wait_for_interrupt().await?;
+            }
+            ExitCode::from(u8::from(!summary.holds()))
+        }
+        Err(error) => {
+            clickhouse.stop().await?;
+            return Err(error);
+        }
+    };
+    clickhouse.stop().await?;
+    Ok(code)
+}
+
+async fn stream_all<B: Broker>(
+    broker: &B,
+    input: &Input,
+    options: &DemoOptions,
+    clickhouse: &EmbeddedClickHouse,
+    begun: TimestampMicros,
+) -> anyhow::Result<Summary> {
+    let server = engine::connect(clickhouse, DATABASE)?;
+    migrate(&server).await.context("cannot set up ClickHouse")?;
+    broker.create_topics(Topic::ALL, settings::PARTITIONS).await?;
+    let store = Store::local(&engine::archive_dir(&options.data_dir))?;
+    let mut stream = Stream::new(&input.runs, settings::stream(options.seed, options.scale as usize));
+
+    eprintln!("rss before pipeline {}", rss_bytes_max()>>20);
+    let pipeline = start(broker, options.seed, &store, &engine::settings(clickhouse, DATABASE)).await?;
+    feed(broker, &mut stream, &pipeline, options).await?;
+    finish(pipeline, options).await?;
+    let seconds = (clock::now().0 - begun.0) as f64 / 1e6;
+
+    eprintln!("rss after pipeline {}", rss_bytes_max()>>20);
+    let published = inspect(broker, input, &stream, &store, &server, options).await?;
+    Ok(summarise(input, options, &stream, published, clickhouse.url(), seconds))
+}
+
+/// Starts every role, upstream first.
+async fn start<B: Broker>(
+    broker: &B,
+    seed: u64,
+    store: &Store,
+    clickhouse: &sinks::clickhouse::client::ClickHouseConfig,
+) -> anyhow::Result<Pipeline> {
+    let mut pipeline = Pipeline::default();
+    let b = || broker.clone();
+    pipeline.wave();
+    pipeline.start("pii", |c| roles::stage(b(), roles::PII, Pii::new(settings::pii(seed)), c));
+    pipeline.wave();
+    pipeline.start("completeness", |c| roles::stage(b(), roles::COMPLETENESS, Completeness::new(settings::completeness()), c));
+    pipeline.start("features", |c| roles::stage(b(), roles::FEATURES, Features::new(settings::features()), c));
+    pipeline.wave();
+    pipeline.start("writers", |c| roles::stage(b(), roles::WRITERS, Writers::new(settings::writers()), c));
+    pipeline.start("score", |c| roles::stage(b(), roles::SCORE, Score::new(settings::score()), c));
+    pipeline.wave();
+    for (topic, archive_group, load_group) in SINK_TOPICS {
+        let archive = ArchiveRole::open(store.clone(), settings::archive()).await?;
+        pipeline.start("archive", |c| roles::sink(b(), archive_group, topic, archive, c));
+        let sink = ClickHouseSink::open(clickhouse).await?;
+        let load = LoadRole::new(sink, LoadConfig::default(), settings::LOAD_FLUSH_INTERVAL_MS);
+        pipeline.start("load", |c| roles::sink(b(), load_group, topic, load, c));
+    }
+    Ok(pipeline)
+}
+
+async fn feed<B: Broker>(broker: &B, stream: &mut Stream<'_>, pipeline: &Pipeline, options: &DemoOptions) -> anyhow::Result<()> {
+    let present = intake::present(broker, settings::PARTITIONS).await?;
+    let bar = if options.json { ProgressBar::hidden() } else { ProgressBar::new(stream.progress().1) };
+    if let Ok(style) = ProgressStyle::with_template("sessions {pos}/{len} {bar:30} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    let control = Control::default();
+    intake::run(broker, stream, present, &control, |stream| {
+        if pipeline.has_failed() {
+            control.stop.raise();
+        }
+        bar.set_position(stream.progress().0);
+        bar.set_message(format!("{} events in the log", stream.totals().delivered));
+    })
+    .await
+    .or_else(|error| if pipeline.has_failed() { Ok(()) } else { Err(error) })?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Ends the pipeline, showing how far each role is.
+async fn finish(pipeline: Pipeline, options: &DemoOptions) -> anyhow::Result<()> {
+    let bar = if options.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    let controls = pipeline.controls();
+    let show = async {
+        let mut every = tokio::time::interval(std::time::Duration::from_millis(200));
+        loop {
+            every.tick().await;
+            let parts: Vec<String> = controls.iter().map(|(name, c)| format!("{name} {}", c.records.get())).collect();
+            bar.set_message(parts.join("  "));
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = pipeline.finish() => outcome,
+        () = show => Ok(()),
+    };
+    bar.finish_and_clear();
+    outcome
+}
+
+/// Counts what is in the log, the archive and ClickHouse, and looks for leaked values.
+async fn inspect<B: Broker>(
+    broker: &B,
+    input: &Input,
+    stream: &Stream<'_>,
+    store: &Store,
+    server: &ClickHouse,
+    options: &DemoOptions,
+) -> anyhow::Result<Published> {
+    let root = engine::archive_dir(&options.data_dir);
+    let report = verify::check(&options.data_dir, !options.json).await?;
+    let manifests = read::manifests(store, &[Topic::Clean]).await?;
+    let mut values = Values::default();
+    input.runs.iter().for_each(|run| values.collect(run, &Policy::default()));
+    stream.planted().iter().for_each(|planted| values.add(&planted.value));
+    let searcher = values.searcher()?;
+    let mut leaked = search_files(&root, &searcher)?;
+    leaked.extend(counts::leaked(server, &values, &searcher).await?);
+    for value in leaked.iter().take(300) {
+        eprintln!("LEAK {value}");tracing::error!(bytes = value.len(), "a personal value of the input stands in the output");
+    }
+    Ok(Published {
+        census: census::take(broker).await?,
+        counts: counts::of_database(server).await?,
+        archived_rows: manifests.iter().map(|m| m.publication.rows).sum(),
+        files: report.progress.objects,
+        verify: if report.is_intact() { "ok".to_owned() } else { format!("{} failures", report.failures.len()) },
+        values: values.len(),
+        leaked: leaked.len(),
+    })
+}
+
+fn search_files(root: &Path, searcher: &super::leaks::Searcher) -> anyhow::Result<std::collections::BTreeSet<String>> {
+    searcher.search_parquet(root)
+}
+
+fn summarise(
+    input: &Input,
+    options: &DemoOptions,
+    stream: &Stream<'_>,
+    published: Published,
+    clickhouse: &str,
+    seconds: f64,
+) -> Summary {
+    let totals = stream.totals();
+    let Published { census, counts, archived_rows, files, verify, values, leaked } = published;
+    let count = |kind: &str| census.findings.get(kind).copied().unwrap_or_default();
+    Summary {
+        input: input.name.clone(),
+        seed: options.seed,
+        scale: options.scale,
+        sessions: totals.sessions,
+        emitted: totals.emitted,
+        withheld: totals.withheld,
+        duplicated: totals.duplicated,
+        late: totals.late,
+        malformed: totals.malformed,
+        accepted: census.accepted,
+        clean: census.clean,
+        rejected: census.rejected.values().sum(),
+        unknown_types: census.unknown_types,
+        archived_rows,
+        clickhouse_rows: counts.events,
+        findings_rows: counts.findings,
+        alerts_rows: counts.alerts,
+        missing_reported: census.missing.max(0).unsigned_abs(),
+        duplicates_reported: count("duplicate"),
+        alerts: census.alerts.values().map(AlertLine::from).collect(),
+        rejected_by_reason: census.rejected,
+        findings: census.findings,
+        pii_values_checked: values as u64,
+        pii_values_found: leaked as u64,
+        files,
+        verify,
+        findings_sha256: census.findings_sha256.to_hex(),
+        seconds,
+        events_per_second: census.accepted as f64 / seconds,
+        rss_bytes_max: rss_bytes_max(),
+        data_dir: options.data_dir.display().to_string(),
+        log: options.log.clone(),
+        clickhouse: clickhouse.to_owned(),
+    }
+}
+
+fn print(summary: &Summary, options: &DemoOptions) -> anyhow::Result<()> {
+    match options.json {
+        true => println!("{}", serde_json::to_string_pretty(summary)?),
+        false => println!("{}", summary.to_text()),
+    }
+    Ok(())
+}
