@@ -132,7 +132,7 @@ enum Kind {
     Event(EventKind),
     /// The derived record.
     Derived(DerivedKind),
-    /// [`Extension`]: a record that is not in the catalogue.
+    /// [`Event::Extension`]: a record that is not in the catalogue.
     Unknown,
 }
 
@@ -236,7 +236,7 @@ impl Codec {
     }
 
     /// Reads single-object frames of these schemas too: earlier or later versions of ours, and records
-    /// that are not in the catalogue, which become an [`Extension`].
+    /// that are not in the catalogue, which become an [`Event::Extension`].
     ///
     /// # Errors
     /// A schema that cannot be read with: configuration, stop.

@@ -143,27 +143,30 @@ fn bytes_that_are_no_event_give_the_reason() {
     check(Some(&[&good[..], &[0]].concat()), RejectReason::Truncated);
 }
 
-/// A tick's body with its last fields replaced by `tail`, which starts at `writer_id`.
-fn tick_with_tail(tail: &[u8]) -> Vec<u8> {
-    let mut out = codec().encode(&testing::event::<RawText>(EventKind::Tick, 1))[..FRAME_BYTES].to_vec();
-    EventHeader::of_type("tick").write(&mut out);
-    TimestampMicros(0).write(&mut out);
-    out.extend_from_slice(tail);
-    out
+/// A tick whose `writer_id` is these bytes.
+fn tick_with_writer_id(writer_id: &[u8]) -> Vec<u8> {
+    let tick = crate::event::Tick::default();
+    let mut before = Vec::new();
+    tick.h.write(&mut before);
+    tick.at.write(&mut before);
+    let whole = codec().encode(&RawEvent::Tick(tick));
+    let (before, after) = whole.split_at(FRAME_BYTES + before.len());
+    [before, writer_id, &after[1..]].concat()
 }
 
 #[test]
-fn hostile_records_give_the_reason() {
-    let check = |tail: &[u8], reason: Option<RejectReason>| {
-        assert_eq!(reason_of(codec().decode::<RawText>(Some(&tick_with_tail(tail)))), reason, "{tail:?}");
+fn hostile_texts_give_the_reason() {
+    let check = |writer_id: &[u8], reason: Option<RejectReason>| {
+        let decoded = codec().decode::<RawText>(Some(&tick_with_writer_id(writer_id)));
+        assert_eq!(reason_of(decoded), reason, "{writer_id:?}");
     };
-    let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 0];
-    check(&[0, 0, 1], None);
-    check(&[4, b'o', b'k', 0, 1], None);
-    check(&[4, 0xff, 0xfe, 0, 1], Some(RejectReason::InvalidUtf8));
-    check(&[1, 0, 1], Some(RejectReason::Malformed));
-    check(&[0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 1], Some(RejectReason::Truncated));
-    check(&[&huge[..9], &[1]].concat(), Some(RejectReason::Malformed));
+    check(&[0], None);
+    check(&[4, b'o', b'k'], None);
+    check(&[4, 0xff, 0xfe], Some(RejectReason::InvalidUtf8));
+    check(&[1], Some(RejectReason::Malformed));
+    check(&[0xfe, 0xff, 0xff, 0xff, 0x0f], Some(RejectReason::Truncated));
+    check(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], Some(RejectReason::Truncated));
+    check(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], Some(RejectReason::Malformed));
     check(&[0xff; 11], Some(RejectReason::Malformed));
 }
 
@@ -227,8 +230,9 @@ fn with_id_7(schema: String) -> Codec {
 #[test]
 fn an_older_writer_leaves_defaults() {
     let older = with_id_7(other_version(|header, fields| {
-        assert_eq!(header.pop().unwrap()["name"], "ext");
-        assert_eq!(fields.pop().unwrap()["name"], "transfer_basis");
+        // The default of the last field is a single byte in both records.
+        header.truncate(header.len() - 1);
+        fields.truncate(fields.len() - 1);
     }));
     let decoded = older.decode::<RawText>(Some(&other_bytes(1, &[], 1, &[])));
     assert_eq!(decoded, Ok(Event::ModelCall(ModelCall::default())));
@@ -237,9 +241,10 @@ fn an_older_writer_leaves_defaults() {
 #[test]
 fn fields_of_a_newer_writer_are_passed_over() {
     let newer = with_id_7(other_version(|header, fields| {
-        header.push(json!({"name": "zone", "type": ["null", "string"], "default": null}));
-        header.push(json!({"name": "labels", "type": {"type": "map", "values": {"type": "array", "items": "double"}}}));
-        fields.push(json!({"name": "cache", "type": {"type": "record", "name": "Cache", "fields": [
+        header.push(json!({"name": "x_zone", "type": ["null", "string"], "default": null}));
+        header
+            .push(json!({"name": "x_labels", "type": {"type": "map", "values": {"type": "array", "items": "double"}}}));
+        fields.push(json!({"name": "x_cache", "type": {"type": "record", "name": "Cache", "fields": [
             {"name": "hit", "type": "boolean"}, {"name": "key", "type": "Sha256"}, {"name": "who", "type": "Principal"}]}}));
         fields.push(json!({"name": "sky", "type": {"type": "enum", "name": "Sky", "symbols": ["CLEAR", "RAIN"]}}));
     }));
