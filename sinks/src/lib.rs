@@ -9,3 +9,4 @@ pub mod parquet;
 pub mod publication;
 pub mod retry;
 pub mod roll;
+pub mod row;

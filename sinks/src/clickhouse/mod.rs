@@ -3,4 +3,8 @@
 //! `client` alone names the ClickHouse crate (invariant I3); the rest is SQL text and decisions.
 
 pub mod client;
+pub mod ddl;
+pub mod insert;
 pub mod intent;
+pub mod migrate;
+pub mod views;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use schemas::id::Sha256;
 use schemas::record::{PartitionId, Record, SourceRef};
+use schemas::table::Table;
 
 use crate::error::{ErrorClass, SinkError};
 use crate::manifest::ObjectRef;
@@ -131,7 +132,7 @@ impl ArchiveSink {
         let Some(head) = self.heads.get(&id).copied() else {
             return Err(SinkError::new(ErrorClass::Restart, what(), "ask for its position first"));
         };
-        if !RowBuilder::handles(id.topic) {
+        if Table::archive_of(id.topic).is_none() {
             return Err(SinkError::new(ErrorClass::Config, what(), "this topic is not archived"));
         }
         if let Some(head) = head.filter(|head| head.offset_next != offset_first) {
@@ -330,8 +331,9 @@ impl Open {
         offset_first: u64,
         record: &Record,
     ) -> Result<Self, Box<dyn std::error::Error>> {
-        let rows = RowBuilder::new(id.topic);
-        let layout = layout_of(id.topic, config.row_group_bytes_max);
+        let table = Table::archive_of(id.topic).ok_or("the topic is not archived")?;
+        let rows = RowBuilder::new(table);
+        let layout = layout_of(table, config.row_group_bytes_max);
         Ok(Self {
             intake: Intake::open(record.timestamp),
             publication: Publication::open(id, offset_first, record.timestamp),
@@ -344,7 +346,7 @@ impl Open {
     /// Adds a record; whether the object is complete now.
     fn push(&mut self, roll: &RollPolicy, record: &Record) -> Result<Option<Seal>, Box<dyn std::error::Error>> {
         let source = SourceRef::from_headers(&record.headers);
-        match self.rows.push(record, source)? {
+        match self.rows.push(record)? {
             Kind::Tick => {
                 self.publication.add_tick(record.at.offset);
                 return Ok(None);

@@ -4,17 +4,16 @@
 
 use std::ops::Range;
 
-use arrow::array::{Array, AsArray as _, RecordBatch};
-use arrow::datatypes::{TimestampMicrosecondType, UInt64Type};
+use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use schemas::id::Sha256;
-use schemas::record::{PartitionId, Position, Record, SourceRef};
+use schemas::record::{Record, SourceRef};
+use schemas::table::Table;
 use schemas::time::TimestampMicros;
 
 use crate::manifest::Manifest;
 use crate::parquet::encode;
-use crate::parquet::rows::{Kind, RowBuilder};
+use crate::parquet::rows::{Kind, RowBuilder, record_at};
 use crate::parquet::verify::Failure;
 use crate::publication::{Publication, RowDigest};
 
@@ -78,9 +77,11 @@ fn inspect_rows(bytes: &Bytes, manifest: &Manifest, found: &mut Found) -> Result
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).map_err(|error| undecodable(&error))?;
     let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(|error| undecodable(&error))?;
     let opened_at = TimestampMicros(claimed.opened_at_us);
+    let table = Table::archive_of(claimed.topic).ok_or_else(|| format!("{} is not archived", claimed.topic))?;
     let mut fold = Fold {
         object: &manifest.object.key,
-        rows: RowBuilder::new(claimed.topic),
+        table,
+        rows: RowBuilder::new(table),
         publication: Publication::open(claimed.partition_id(), claimed.offset_first, opened_at),
         digest: RowDigest::default(),
         allowed: claimed.offset_first..claimed.offset_next,
@@ -107,6 +108,7 @@ fn inspect_rows(bytes: &Bytes, manifest: &Manifest, found: &mut Found) -> Result
 /// What the rows add up to.
 struct Fold<'a> {
     object: &'a str,
+    table: Table,
     rows: RowBuilder,
     publication: Publication,
     digest: RowDigest,
@@ -117,25 +119,42 @@ struct Fold<'a> {
 
 impl Fold<'_> {
     fn add(&mut self, batch: &RecordBatch, found: &mut Found) -> Result<(), String> {
-        for record in records_of(batch, self.publication.partition_id())? {
-            let (offset, source) = (record.at.offset, SourceRef::from_headers(&record.headers));
-            if !self.allowed.contains(&offset) {
-                found.fail(self.object, format!("offset {offset} stands where one of {:?} is due", self.allowed));
-            }
-            self.allowed.start = offset.saturating_add(1);
-            match self.rows.push(&record, source) {
-                Ok(Kind::Row { kind, tenant_id }) => self.publication.add_row(&record, source, kind, tenant_id),
-                Ok(Kind::Tick) => return Err(format!("offset {offset} is a tick, which is no row")),
-                Err(error) => return Err(format!("raw at offset {offset} cannot be decoded: {error}")),
-            }
-            self.digest.add(offset, record.timestamp, source, record.value.as_deref().unwrap_or_default());
+        let mut offsets = Vec::with_capacity(batch.num_rows());
+        for index in 0..batch.num_rows() {
+            let partition = self.publication.partition_id();
+            let Some(record) = record_at(self.table, partition, batch, index) else {
+                return Err("its columns are not those of this topic".to_owned());
+            };
+            offsets.push(record.at.offset);
+            self.add_row(&record, found)?;
         }
         let expected = self.rows.finish().map_err(|error| error.to_string())?;
-        self.compare(batch, &expected, found)
+        self.compare(batch, &expected, &offsets, found)
+    }
+
+    fn add_row(&mut self, record: &Record, found: &mut Found) -> Result<(), String> {
+        let (offset, source) = (record.at.offset, SourceRef::from_headers(&record.headers));
+        if !self.allowed.contains(&offset) {
+            found.fail(self.object, format!("offset {offset} stands where one of {:?} is due", self.allowed));
+        }
+        self.allowed.start = offset.saturating_add(1);
+        match self.rows.push(record) {
+            Ok(Kind::Row { kind, tenant_id }) => self.publication.add_row(record, source, kind, tenant_id),
+            Ok(Kind::Tick) => return Err(format!("offset {offset} is a tick, which is no row")),
+            Err(error) => return Err(format!("offset {offset}: {error}")),
+        }
+        self.digest.add(offset, record.timestamp, source, record.value.as_deref().unwrap_or_default());
+        Ok(())
     }
 
     /// Every column must be what `raw` and the position give.
-    fn compare(&mut self, actual: &RecordBatch, expected: &RecordBatch, found: &mut Found) -> Result<(), String> {
+    fn compare(
+        &mut self,
+        actual: &RecordBatch,
+        expected: &RecordBatch,
+        offsets: &[u64],
+        found: &mut Found,
+    ) -> Result<(), String> {
         let names = |batch: &RecordBatch| -> Vec<String> {
             batch.schema().fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect()
         };
@@ -148,37 +167,9 @@ impl Fold<'_> {
             }
             self.differences += 1;
             let row = (0..left.len()).find(|row| left.slice(*row, 1) != right.slice(*row, 1)).unwrap_or_default();
-            let offset = actual.column_by_name("offset").and_then(|c| c.as_primitive_opt::<UInt64Type>());
-            let offset = offset.map_or(0, |offsets| offsets.value(row));
+            let offset = offsets.get(row).copied().unwrap_or_default();
             found.fail(self.object, format!("column {} at offset {offset} is not what raw says", field.name()));
         }
         Ok(())
     }
-}
-
-/// The records that a batch's rows stand for.
-fn records_of(batch: &RecordBatch, partition: PartitionId) -> Result<Vec<Record>, String> {
-    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("it has no column {name}"));
-    let wrong = |name: &str| format!("column {name} has another type");
-    let offsets = column("offset")?.as_primitive_opt::<UInt64Type>().ok_or_else(|| wrong("offset"))?;
-    let times =
-        column("broker_time")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| wrong("broker_time"))?;
-    let source_offsets =
-        column("source_offset")?.as_primitive_opt::<UInt64Type>().ok_or_else(|| wrong("source_offset"))?;
-    let source_digests = column("source_sha256")?.as_fixed_size_binary_opt().ok_or_else(|| wrong("source_sha256"))?;
-    let raws = column("raw")?.as_binary_opt::<i32>().ok_or_else(|| wrong("raw"))?;
-    let record = |row: usize| {
-        let digest = <[u8; 32]>::try_from(source_digests.value(row)).unwrap_or_default();
-        let source = source_offsets
-            .is_valid(row)
-            .then(|| SourceRef { offset: source_offsets.value(row), sha256: Sha256(digest) });
-        Record {
-            at: Position { partition, offset: offsets.value(row) },
-            timestamp: TimestampMicros(times.value(row)),
-            key: None,
-            value: Some(Bytes::copy_from_slice(raws.value(row))),
-            headers: source.map(SourceRef::to_headers).unwrap_or_default(),
-        }
-    };
-    Ok((0..batch.num_rows()).map(record).collect())
 }

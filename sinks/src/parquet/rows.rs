@@ -1,22 +1,19 @@
-//! Records to Arrow batches: which topics are archived and what their rows are.
+//! Records to record batches and back: the archive's use of `schemas::table`.
 //!
-//! The columns come from `schemas::table`; every row also keeps the exact value bytes in `raw`, so
-//! that the columns can be checked against them by anybody. Ticks become no rows.
+//! Every row keeps the exact value bytes in `raw`, so that anybody can recompute its columns. Ticks
+//! become no rows. Control totals are rows of the findings archive, for they are records of its topic.
 
-use std::sync::Arc;
-
-use arrow::array::{
-    ArrayBuilder as _, ArrayRef, BinaryBuilder, FixedSizeBinaryBuilder, StringBuilder, TimestampMicrosecondBuilder,
-    UInt64Builder,
-};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::record_batch::RecordBatch;
-use schemas::codec::{DecodeError, Derived, codec};
-use schemas::record::{Record, SourceRef};
-use schemas::topic::Topic;
+use bytes::Bytes;
+use schemas::record::{PartitionId, Position, Record, SourceRef};
+use schemas::table::arrow::{RecordBatchBuilder, row_at};
+use schemas::table::{CellType, Flag, Row, Table};
+use schemas::time::TimestampMicros;
 
 use crate::parquet::encode::Layout;
+use crate::row::{RowError, counted_as, row_of};
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,85 +22,60 @@ pub enum Kind<'a> {
     Tick,
     /// A row.
     Row {
-        /// Event type, or the kind of another record.
+        /// Event type, `control.total` or `alert`.
         kind: &'a str,
         /// Tenant; empty where there is none.
         tenant_id: &'a str,
     },
 }
 
-/// Gathers records of one topic into a batch.
-#[derive(Debug)]
-pub struct RowBuilder {
-    schema: SchemaRef,
-    offset: UInt64Builder,
-    broker_time: TimestampMicrosecondBuilder,
-    source_offset: UInt64Builder,
-    source_sha256: FixedSizeBinaryBuilder,
-    event_type: StringBuilder,
-    tenant_id: StringBuilder,
-    raw: BinaryBuilder,
-    raw_bytes: usize,
-    last: (String, String),
-}
-
-/// Columns and encoding of a topic's objects.
-pub fn layout_of(_topic: Topic, row_group_bytes_max: usize) -> Layout {
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+/// Encoding of a table's objects.
+pub fn layout_of(table: Table, row_group_bytes_max: usize) -> Layout {
+    let flagged = |flag| {
+        let columns = table.columns().iter().filter(move |column| column.has(flag));
+        columns.filter(|column| !is_nested(column.cell)).map(|column| column.name.to_owned()).collect()
+    };
     Layout {
-        dictionary: names(&["event_type", "tenant_id"]),
-        bloom: names(&[]),
-        opaque: names(&["raw", "source_sha256"]),
+        dictionary: flagged(Flag::Category),
+        bloom: flagged(Flag::Lookup),
+        opaque: flagged(Flag::Opaque),
         row_group_bytes_max,
     }
 }
 
-impl RowBuilder {
-    /// Whether the topic is archived.
-    pub fn handles(topic: Topic) -> bool {
-        matches!(topic, Topic::Clean | Topic::Findings | Topic::Alerts)
-    }
+/// Whether Parquet stores the type under another path than the column's name.
+fn is_nested(cell: CellType) -> bool {
+    matches!(cell, CellType::TextList | CellType::UuidList | CellType::TextMap | CellType::CountMap)
+}
 
+/// Gathers records of one topic into batches.
+#[derive(Debug)]
+pub struct RowBuilder {
+    batch: RecordBatchBuilder,
+    raw_bytes: usize,
+    kind: String,
+    tenant_id: String,
+}
+
+impl RowBuilder {
     /// No rows.
-    pub fn new(_topic: Topic) -> Self {
-        let utc = TimestampMicrosecondBuilder::new().with_timezone("UTC");
-        let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("offset", DataType::UInt64, false),
-            Field::new("broker_time", time, false),
-            Field::new("source_offset", DataType::UInt64, true),
-            Field::new("source_sha256", DataType::FixedSizeBinary(32), true),
-            Field::new("event_type", DataType::Utf8, false),
-            Field::new("tenant_id", DataType::Utf8, false),
-            Field::new("raw", DataType::Binary, false),
-        ]));
-        Self {
-            schema,
-            offset: UInt64Builder::new(),
-            broker_time: utc,
-            source_offset: UInt64Builder::new(),
-            source_sha256: FixedSizeBinaryBuilder::new(32),
-            event_type: StringBuilder::new(),
-            tenant_id: StringBuilder::new(),
-            raw: BinaryBuilder::new(),
-            raw_bytes: 0,
-            last: (String::new(), String::new()),
-        }
+    pub fn new(table: Table) -> Self {
+        Self { batch: RecordBatchBuilder::new(table), raw_bytes: 0, kind: String::new(), tenant_id: String::new() }
     }
 
     /// Columns.
     pub fn schema(&self) -> SchemaRef {
-        self.schema.clone()
+        self.batch.schema()
     }
 
     /// Rows gathered.
     pub fn len(&self) -> usize {
-        self.offset.len()
+        self.batch.len()
     }
 
     /// Whether nothing is gathered.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.batch.is_empty()
     }
 
     /// Raw value bytes gathered.
@@ -114,46 +86,47 @@ impl RowBuilder {
     /// Adds a record, unless it is a tick.
     ///
     /// # Errors
-    /// The value is not a record of the topic: its writer should have refused it.
-    pub fn push(&mut self, record: &Record, source: Option<SourceRef>) -> Result<Kind<'_>, DecodeError> {
-        let derived = codec().decode_derived(record.value.as_deref())?;
-        match &derived {
-            Derived::Event(event) if event.is_tick() => return Ok(Kind::Tick),
-            Derived::Event(event) => self.last = (event.h().event_type.clone(), event.h().tenant_id.clone()),
-            Derived::Alert(alert) => self.last = ("alert".to_owned(), alert.tenant_id.clone()),
-            Derived::ControlTotal(_) => self.last = ("control_total".to_owned(), String::new()),
-            _ => self.last = ("other".to_owned(), String::new()),
-        }
-        let value = record.value.as_deref().unwrap_or_default();
-        self.offset.append_value(record.at.offset);
-        self.broker_time.append_value(record.timestamp.0);
-        self.source_offset.append_option(source.map(|s| s.offset));
-        match source {
-            Some(source) => self.source_sha256.append_value(source.sha256.0).unwrap_or_default(),
-            None => self.source_sha256.append_null(),
-        }
-        self.event_type.append_value(&self.last.0);
-        self.tenant_id.append_value(&self.last.1);
-        self.raw.append_value(value);
-        self.raw_bytes += value.len();
-        Ok(Kind::Row { kind: &self.last.0, tenant_id: &self.last.1 })
+    /// As [`row_of`]; `Arrow` is a defect.
+    pub fn push(&mut self, record: &Record) -> Result<Kind<'_>, RowError> {
+        let Some(row) = row_of(record, Row::archived)? else { return Ok(Kind::Tick) };
+        let raw = record.value.as_deref().unwrap_or_default();
+        self.batch.push(&row, raw)?;
+        self.raw_bytes += raw.len();
+        let (kind, tenant_id) = counted_as(&row);
+        kind.clone_into(&mut self.kind);
+        tenant_id.clone_into(&mut self.tenant_id);
+        Ok(Kind::Row { kind: &self.kind, tenant_id: &self.tenant_id })
     }
 
-    /// The rows gathered, as a batch; the builder is empty afterwards.
+    /// The rows gathered, as a batch; starts anew.
     ///
     /// # Errors
-    /// A defect: columns of different lengths.
+    /// A defect.
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         self.raw_bytes = 0;
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.offset.finish()),
-            Arc::new(self.broker_time.finish()),
-            Arc::new(self.source_offset.finish()),
-            Arc::new(self.source_sha256.finish()),
-            Arc::new(self.event_type.finish()),
-            Arc::new(self.tenant_id.finish()),
-            Arc::new(self.raw.finish()),
-        ];
-        RecordBatch::try_new(self.schema.clone(), columns)
+        self.batch.finish()
     }
+}
+
+/// The record that a row stands for, as far as its archive keeps it: position, time, source, value.
+pub fn record_at(table: Table, partition: PartitionId, batch: &RecordBatch, index: usize) -> Option<Record> {
+    let (row, raw) = row_at(table, batch, index)?;
+    let (offset, timestamp, source) = match row {
+        Row::Event(row) => (row.src_offset, row.broker_time, row_source(row.event_offset, row.event_sha256)),
+        Row::Finding(row) => (row.src_offset, row.broker_time, None),
+        Row::Alert(row) => (row.src_offset, row.broker_time, None),
+        Row::ControlTotal(row) => (row.src_offset, row.broker_time, None),
+    };
+    Some(Record {
+        at: Position { partition, offset },
+        timestamp: TimestampMicros(timestamp.0),
+        key: None,
+        value: Some(Bytes::copy_from_slice(raw)),
+        headers: source.map(SourceRef::to_headers).unwrap_or_default(),
+    })
+}
+
+/// A record whose headers name no source has zeros there.
+fn row_source(offset: u64, sha256: schemas::id::Sha256) -> Option<SourceRef> {
+    (!sha256.is_zero()).then_some(SourceRef { offset, sha256 })
 }

@@ -185,7 +185,7 @@ async fn findings_and_alerts_are_archived_by_the_same_code(store: Store) {
     let totals = [control_total(0, 0), control_total(1, 1_000)];
     assert_eq!(run(&store, &alerts, true).await[0].publication.counts_by_type, [("alert".to_owned(), 2)].into());
     let counts = &run(&store, &totals, true).await[0].publication.counts_by_type;
-    assert_eq!(counts, &[("control_total".to_owned(), 2)].into());
+    assert_eq!(counts, &[("control.total".to_owned(), 2)].into());
     let report = verified(&store).await;
     assert_eq!((report.failures, report.partitions.len()), (vec![], 2));
     let mut sink = open(&store).await;
