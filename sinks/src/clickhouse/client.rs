@@ -113,6 +113,18 @@ impl ClickHouse {
             .map_err(|error| SinkError::new(ErrorClass::Data, summary(sql), error))
     }
 
+    /// The answer to one statement as the server formats it; `default_format` where the statement
+    /// names none. Names in it may leave the database out.
+    ///
+    /// # Errors
+    /// As [`ClickHouse::execute`].
+    pub async fn text(&self, sql: &str, default_format: &str) -> Result<Bytes, SinkError> {
+        let (statement, format) = split_format(sql).unwrap_or((sql, default_format));
+        let query = self.client.clone().with_database(&self.database).query_raw(statement);
+        let read = async { query.fetch_bytes(format)?.collect().await };
+        self.bounded(sql, read).await
+    }
+
     /// Inserts one batch of RowBinary rows. Inserting it again under the same token, within the
     /// table's deduplication window, adds nothing.
     ///
@@ -165,6 +177,16 @@ pub struct Insert<'a> {
     pub token: &'a str,
     /// RowBinary rows, in chunks of about a megabyte.
     pub body: &'a [Bytes],
+}
+
+/// A statement that ends in `FORMAT x`, as what comes before it and `x`.
+fn split_format(sql: &str) -> Option<(&str, &str)> {
+    let sql = sql.trim().trim_end_matches(';').trim_end();
+    let (head, format) = sql.rsplit_once(char::is_whitespace)?;
+    let head = head.trim_end();
+    let keyword = head.get(head.len().checked_sub(6)?..)?;
+    let is_format = keyword.eq_ignore_ascii_case("FORMAT") && format.chars().all(|c| c.is_ascii_alphanumeric());
+    is_format.then(|| (head[..head.len() - 6].trim_end(), format))
 }
 
 fn classified(what: &str, error: &Error) -> SinkError {
@@ -221,6 +243,17 @@ mod tests {
         check("<html>502 Bad Gateway</html>", ErrorClass::Retry);
         check("Code: ", ErrorClass::Retry);
         check("", ErrorClass::Retry);
+    }
+
+    #[test]
+    fn a_statement_may_name_its_format() {
+        let check = |sql, expected| assert_eq!(split_format(sql), expected, "{sql}");
+        check("SELECT 1 FORMAT JSON", Some(("SELECT 1", "JSON")));
+        check(" SELECT 1\nformat  CSV ;\n", Some(("SELECT 1", "CSV")));
+        check("SELECT 1", None);
+        check("SELECT 'a FORMAT b'", None);
+        check("SELECT é", None);
+        check("", None);
     }
 
     #[test]
