@@ -246,6 +246,17 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_may_name_its_format() {
+        let check = |sql, expected| assert_eq!(split_format(sql), expected, "{sql}");
+        check("SELECT 1 FORMAT JSON", Some(("SELECT 1", "JSON")));
+        check(" SELECT 1\nformat  CSV ;\n", Some(("SELECT 1", "CSV")));
+        check("SELECT 1", None);
+        check("SELECT 'a FORMAT b'", None);
+        check("SELECT é", None);
+        check("", None);
+    }
+
+    #[test]
     fn a_database_name_is_a_plain_identifier() {
         let check = |database: &str, is_valid: bool| {
             let config = ClickHouseConfig { database: database.to_owned(), ..ClickHouseConfig::default() };
