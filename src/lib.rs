@@ -11,6 +11,7 @@ pub mod demo;
 pub mod embedded;
 pub mod fleet;
 pub mod load_role;
+pub mod memory;
 pub mod roles;
 pub mod runner;
 pub mod telemetry;

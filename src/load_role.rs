@@ -114,7 +114,13 @@ impl SinkRole for LoadRole {
         Ok(at)
     }
 
-    async fn take<L: Log>(&mut self, log: &mut L, partition: PartitionId, records: Vec<Record>, _: u64) -> Result<(), RoleError> {
+    async fn take<L: Log>(
+        &mut self,
+        log: &mut L,
+        partition: PartitionId,
+        records: Vec<Record>,
+        _: u64,
+    ) -> Result<(), RoleError> {
         for record in &records {
             if self.push(partition, record)? {
                 self.load(log, partition).await?;

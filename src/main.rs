@@ -6,6 +6,7 @@ use clap::Parser;
 use custody::cli::Cli;
 
 fn main() -> ExitCode {
+    custody::memory::init();
     custody::embedded::run_if_child();
     let cli = Cli::parse();
     custody::telemetry::init(cli.verbose);

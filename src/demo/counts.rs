@@ -49,10 +49,17 @@ pub async fn leaked(server: &ClickHouse, values: &Values, searcher: &Searcher) -
     let all: Vec<&str> = values.iter().collect();
     let mut found = BTreeSet::new();
     for needles in all.chunks(NEEDLES_MAX) {
-        let list: Vec<String> = needles.iter().map(|v| format!("'{}'", v.replace('\\', "\\\\").replace('\'', "\\'"))).collect();
+        let list: Vec<String> =
+            needles.iter().map(|v| format!("'{}'", v.replace('\\', "\\\\").replace('\'', "\\'"))).collect();
         let list = list.join(", ");
-        for (table, text) in [("events", "toString(payload)"), ("findings", "concat(reason, toString(attributes))"), ("alerts", "reason")] {
-            let sql = format!("SELECT {text} AS text FROM {database}.{table} WHERE multiSearchAny({text}, [{list}]) LIMIT 1000");
+        for (table, text) in [
+            ("events", "toString(payload)"),
+            ("findings", "concat(reason, toString(attributes))"),
+            ("alerts", "reason"),
+        ] {
+            let sql = format!(
+                "SELECT {text} AS text FROM {database}.{table} WHERE multiSearchAny({text}, [{list}]) LIMIT 1000"
+            );
             let rows: Vec<Text> = server.rows(&sql).await?;
             rows.iter().for_each(|row| searcher.search(row.text.as_bytes(), &mut found));
         }

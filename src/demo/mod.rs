@@ -110,11 +110,13 @@ fn check_marker(input: &Input, options: &DemoOptions) -> anyhow::Result<()> {
         runs_sha256: Sha256::of(format!("{:?}", input.runs).as_bytes()).to_hex(),
         log: options.log.clone(),
     };
-    std::fs::create_dir_all(&options.data_dir).with_context(|| format!("cannot make {}", options.data_dir.display()))?;
+    std::fs::create_dir_all(&options.data_dir)
+        .with_context(|| format!("cannot make {}", options.data_dir.display()))?;
     let file = options.data_dir.join("demo.json");
     match std::fs::read(&file) {
         Ok(bytes) => {
-            let found: Marker = serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", file.display()))?;
+            let found: Marker =
+                serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", file.display()))?;
             if found != marker {
                 bail!(
                     "{} holds a demo of another input (seed {}, scale {}, log {}): choose another --data-dir, or remove it",
@@ -126,7 +128,8 @@ fn check_marker(input: &Input, options: &DemoOptions) -> anyhow::Result<()> {
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&file, serde_json::to_vec_pretty(&marker)?).with_context(|| format!("cannot write {}", file.display()))?;
+            std::fs::write(&file, serde_json::to_vec_pretty(&marker)?)
+                .with_context(|| format!("cannot write {}", file.display()))?;
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     }

@@ -96,13 +96,11 @@ async fn stream_all<B: Broker>(
     let store = Store::local(&engine::archive_dir(&options.data_dir))?;
     let mut stream = Stream::new(&input.runs, settings::stream(options.seed, options.scale as usize));
 
-    eprintln!("rss before pipeline {}", rss_bytes_max()>>20);
     let pipeline = start(broker, options.seed, &store, &engine::settings(clickhouse, DATABASE)).await?;
     feed(broker, &mut stream, &pipeline, options).await?;
     finish(pipeline, options).await?;
     let seconds = (clock::now().0 - begun.0) as f64 / 1e6;
 
-    eprintln!("rss after pipeline {}", rss_bytes_max()>>20);
     let published = inspect(broker, input, &stream, &store, &server, options).await?;
     Ok(summarise(input, options, &stream, published, clickhouse.url(), seconds))
 }
@@ -119,7 +117,9 @@ async fn start<B: Broker>(
     pipeline.wave();
     pipeline.start("pii", |c| roles::stage(b(), roles::PII, Pii::new(settings::pii(seed)), c));
     pipeline.wave();
-    pipeline.start("completeness", |c| roles::stage(b(), roles::COMPLETENESS, Completeness::new(settings::completeness()), c));
+    pipeline.start("completeness", |c| {
+        roles::stage(b(), roles::COMPLETENESS, Completeness::new(settings::completeness()), c)
+    });
     pipeline.start("features", |c| roles::stage(b(), roles::FEATURES, Features::new(settings::features()), c));
     pipeline.wave();
     pipeline.start("writers", |c| roles::stage(b(), roles::WRITERS, Writers::new(settings::writers()), c));
@@ -135,7 +135,12 @@ async fn start<B: Broker>(
     Ok(pipeline)
 }
 
-async fn feed<B: Broker>(broker: &B, stream: &mut Stream<'_>, pipeline: &Pipeline, options: &DemoOptions) -> anyhow::Result<()> {
+async fn feed<B: Broker>(
+    broker: &B,
+    stream: &mut Stream<'_>,
+    pipeline: &Pipeline,
+    options: &DemoOptions,
+) -> anyhow::Result<()> {
     let present = intake::present(broker, settings::PARTITIONS).await?;
     let bar = if options.json { ProgressBar::hidden() } else { ProgressBar::new(stream.progress().1) };
     if let Ok(style) = ProgressStyle::with_template("sessions {pos}/{len} {bar:30} {elapsed} {msg}") {
@@ -194,8 +199,8 @@ async fn inspect<B: Broker>(
     let searcher = values.searcher()?;
     let mut leaked = search_files(&root, &searcher)?;
     leaked.extend(counts::leaked(server, &values, &searcher).await?);
-    for value in leaked.iter().take(300) {
-        eprintln!("LEAK {value}");tracing::error!(bytes = value.len(), "a personal value of the input stands in the output");
+    for value in leaked.iter().take(3) {
+        tracing::error!(bytes = value.len(), "a personal value of the input stands in the output");
     }
     Ok(Published {
         census: census::take(broker).await?,

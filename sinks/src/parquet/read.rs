@@ -52,7 +52,9 @@ pub async fn records(
         match batch {
             Ok(batch) => {
                 let row = |index| record_at(table, partition, &batch, index);
-                (0..batch.num_rows()).map(|i| row(i).ok_or_else(|| damaged(&key, format!("row {i} is not readable")))).collect()
+                (0..batch.num_rows())
+                    .map(|i| row(i).ok_or_else(|| damaged(&key, format!("row {i} is not readable"))))
+                    .collect()
             }
             Err(error) => vec![Err(damaged(&key, error))],
         }
