@@ -2,11 +2,14 @@
 //!
 //! Target: 500 k events/s per core each way at about 1 KiB.
 
+#![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
+
 mod common;
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
+use common::cpu_time::{CpuTime, criterion};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use schemas::codec::{codec, published_schemas};
 use schemas::event::{Event, ModelCall, RawEvent};
@@ -23,7 +26,7 @@ fn model_calls() -> Vec<ModelCall<RawText>> {
     calls.take(COUNT).collect()
 }
 
-fn bench(c: &mut Criterion) {
+fn bench(c: &mut Criterion<CpuTime>) {
     let calls = model_calls();
     let schema = published_schemas().iter().find(|s| s.name == "ModelCall").expect("ModelCall");
     let schema = Schema::parse_str(&schema.json).expect("schema");
@@ -60,5 +63,9 @@ fn bench(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench);
+criterion_group! {
+    name = benches;
+    config = criterion();
+    targets = bench
+}
 criterion_main!(benches);
