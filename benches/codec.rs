@@ -17,9 +17,11 @@ use schemas::text::RawText;
 
 const COUNT: usize = 10_000;
 
-/// Model calls, the largest of the common events: both codecs see the same record type.
+/// Model calls of about 1 KiB: both codecs see the same record type.
 fn model_calls() -> Vec<ModelCall<RawText>> {
-    let calls = common::events(6 * COUNT).into_iter().filter_map(|e| match e {
+    let sized = common::events(16 * COUNT).into_iter();
+    let sized = sized.filter(|event| common::ABOUT_A_KIB.contains(&codec().encode(event).len()));
+    let calls = sized.filter_map(|event| match event {
         Event::ModelCall(call) => Some(call),
         _ => None,
     });
@@ -44,6 +46,7 @@ fn bench(c: &mut Criterion<CpuTime>) {
         );
         assert_eq!(&codec().decode::<RawText>(Some(frame)).expect("own bytes"), event);
     }
+    assert_eq!(events.len(), COUNT, "the fleet has enough model calls of that size");
     println!("{} events of {} bytes on average", events.len(), bytes / events.len());
 
     let mut group = c.benchmark_group("codec");

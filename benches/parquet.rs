@@ -1,9 +1,9 @@
 //! The archive per event: decode, row, Parquet at zstd level 1, SHA-256, manifest; into a store in
 //! memory. Beside it, JSON lines through the same zstd level and SHA-256, the usual cheap archive.
 //!
-//! Target: 60 k events/s per core at about 1 KiB. Events are clean model calls of the fleet, the
-//! largest of the common events. The peer also decodes, since a sink that does not cannot say what
-//! it holds; it keeps no raw bytes, no statistics and no manifest.
+//! Target: 60 k events/s per core at about 1 KiB; the events are clean model calls of that size. The
+//! peer also decodes, since a sink that does not cannot say what it holds; it keeps no raw bytes, no
+//! statistics and no manifest.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -12,6 +12,7 @@ mod common;
 use std::io::Write as _;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use common::cpu_time::{CpuTime, criterion};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use object_store::memory::InMemory;
@@ -21,26 +22,31 @@ use schemas::event::{CleanEvent, Event};
 use schemas::id::Sha256;
 use schemas::record::{PartitionId, Position, Record};
 use schemas::text::CleanText;
+use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use sinks::parquet::archive::{ArchiveConfig, ArchiveSink};
 use sinks::parquet::store::Store;
 use tokio::runtime::Runtime;
 
-const COUNT: usize = 20_000;
+const COUNT: usize = 10_000;
+/// Log time between two records, microseconds: all of them fall into one object.
+const STEP_MICROS: i64 = 100;
 const PARTITION: PartitionId = PartitionId { topic: Topic::Clean, partition: 0 };
 
 /// Model calls as the records of a partition of the clean topic.
 fn records() -> Vec<Record> {
-    let clean = common::clean(&common::log(3 * COUNT, 1_000));
-    let calls = clean.into_iter().filter(|r| matches!(r.value, Event::ModelCall(_))).take(COUNT);
-    let record = |(offset, Sourced { broker_time, source, value, .. }): (u64, Sourced<CleanEvent>)| Record {
+    let clean = common::clean(&common::log(16 * COUNT, 1_000));
+    let calls = clean.into_iter().filter(|record| matches!(record.value, Event::ModelCall(_)));
+    let encoded = calls.map(|record| (codec().encode(&record.value), record));
+    let sized = encoded.filter(|(value, _)| common::ABOUT_A_KIB.contains(&value.len()));
+    let record = |(offset, (value, of)): (u64, (Bytes, Sourced<CleanEvent>))| Record {
         at: Position { partition: PARTITION, offset },
-        timestamp: broker_time,
+        timestamp: TimestampMicros(common::START.0 + offset as i64 * STEP_MICROS),
         key: None,
-        value: Some(codec().encode(&value)),
-        headers: source.to_headers(),
+        value: Some(value),
+        headers: of.source.to_headers(),
     };
-    (0..).zip(calls).map(record).collect()
+    (0..).zip(sized.take(COUNT)).map(record).collect()
 }
 
 /// What an archive holds: rows, and bytes of its objects.

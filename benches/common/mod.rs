@@ -7,6 +7,8 @@
 
 pub(crate) mod cpu_time;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use custody::fleet::Run;
 use custody::fleet::emit::{Start, session_events};
@@ -23,12 +25,13 @@ use schemas::id::Sha256;
 use schemas::record::{PartitionId, Position, Record, SourceRef};
 use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, session_key};
-use std::collections::BTreeMap;
 
 /// Log time at which the corpus begins: 2026-01-12T09:00Z.
 pub(crate) const START: TimestampMicros = TimestampMicros::from_ms(1_768_208_400_000);
 /// Records of one batch, about what the runner hands to a stage at a time.
 pub(crate) const BATCH: usize = 512;
+/// Encoded lengths that are about 1 KiB, what the targets are for.
+pub(crate) const ABOUT_A_KIB: std::ops::RangeInclusive<usize> = 768..=1_280;
 /// Time between two ticks.
 const TICK_MS: i64 = 30_000;
 
@@ -69,8 +72,10 @@ fn start(run: &Run, index: u64, copy: usize, step_ms: i64) -> Start {
 /// begins every `session_step_ms`; sequenced, chained, in order of time, with ticks, and with no
 /// fault of delivery.
 pub(crate) fn log(count: usize, session_step_ms: i64) -> Vec<Record> {
-    let runs = synth::fleet(1);
+    let mut runs = synth::fleet(1);
     let faults = Faults::plan(1, &runs, START, 3_600_000);
+    // The fleet comes agent by agent; in a log they are mixed.
+    fastrand::Rng::with_seed(1).shuffle(&mut runs);
     let mut timed = Vec::with_capacity(count);
     for (index, run) in (0_u64..).zip(runs.iter().cycle()) {
         timed.extend(session_events(run, &start(run, index, 1, session_step_ms), &faults).0);
