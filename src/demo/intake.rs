@@ -20,7 +20,7 @@ const APPEND_RECORDS_MAX: usize = 1_000;
 ///
 /// # Errors
 /// The log cannot be asked.
-pub async fn present<B: Broker>(broker: &B, partitions: u32) -> anyhow::Result<BTreeMap<u32, u64>> {
+pub(crate) async fn present<B: Broker>(broker: &B, partitions: u32) -> anyhow::Result<BTreeMap<u32, u64>> {
     let mut log = broker.consumer("custody-demo-intake", Topic::Events, "0").await?;
     let mut present = BTreeMap::new();
     for partition in 0..partitions {
@@ -35,7 +35,7 @@ pub async fn present<B: Broker>(broker: &B, partitions: u32) -> anyhow::Result<B
 ///
 /// # Errors
 /// The log refused for good, or intake was told to stop.
-pub async fn run<B: Broker>(
+pub(crate) async fn run<B: Broker>(
     broker: &B,
     stream: &mut Stream<'_>,
     mut present: BTreeMap<u32, u64>,

@@ -21,11 +21,11 @@ const VALUE_BYTES_MIN: usize = 6;
 
 /// Values that must not be found again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Values(BTreeSet<String>);
+pub(crate) struct Values(BTreeSet<String>);
 
 impl Values {
     /// Adds what the scanner finds in a run's texts and the policy does not keep.
-    pub fn collect(&mut self, run: &Run, policy: &Policy) {
+    pub(crate) fn collect(&mut self, run: &Run, policy: &Policy) {
         for step in &run.steps {
             let texts: &[&String] = match step {
                 Step::Model { input, output, .. } => &[input, output],
@@ -46,22 +46,22 @@ impl Values {
     }
 
     /// Adds a value that the demo planted.
-    pub fn add(&mut self, value: &str) {
+    pub(crate) fn add(&mut self, value: &str) {
         self.0.insert(value.to_owned());
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The values, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
@@ -69,7 +69,7 @@ impl Values {
     ///
     /// # Errors
     /// There are more than the searcher can hold (billions).
-    pub fn searcher(&self) -> anyhow::Result<Searcher> {
+    pub(crate) fn searcher(&self) -> anyhow::Result<Searcher> {
         Ok(Searcher { values: self.0.iter().cloned().collect(), automaton: AhoCorasick::new(&self.0)? })
     }
 }
@@ -86,14 +86,14 @@ fn speaks_for_itself(value: &str, kind: Kind) -> bool {
 
 /// Finds values as whole words: not inside a longer word or number.
 #[derive(Debug)]
-pub struct Searcher {
+pub(crate) struct Searcher {
     values: Vec<String>,
     automaton: AhoCorasick,
 }
 
 impl Searcher {
     /// Adds the values that stand in `text` to `found`.
-    pub fn search(&self, text: &[u8], found: &mut BTreeSet<String>) {
+    pub(crate) fn search(&self, text: &[u8], found: &mut BTreeSet<String>) {
         for hit in self.automaton.find_overlapping_iter(text) {
             let is_word = |at: Option<&u8>| at.is_some_and(u8::is_ascii_alphanumeric);
             let before = hit.start().checked_sub(1).and_then(|i| text.get(i));
@@ -107,7 +107,7 @@ impl Searcher {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn search_parquet(&self, dir: &Path) -> anyhow::Result<BTreeSet<String>> {
+    pub(crate) fn search_parquet(&self, dir: &Path) -> anyhow::Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         for file in parquet_files(dir)? {
             let open = std::fs::File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
@@ -133,7 +133,7 @@ impl Searcher {
 ///
 /// # Errors
 /// A folder cannot be read.
-pub fn parquet_files(dir: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+pub(crate) fn parquet_files(dir: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();

@@ -18,18 +18,18 @@ struct Role {
 
 /// Roles that are running, in waves: a wave ends when everything before it has ended.
 #[derive(Debug, Default)]
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     waves: Vec<Vec<Role>>,
 }
 
 impl Pipeline {
     /// Begins the next wave.
-    pub fn wave(&mut self) {
+    pub(crate) fn wave(&mut self) {
         self.waves.push(Vec::new());
     }
 
     /// Starts a role in the current wave.
-    pub fn start<F>(&mut self, name: &'static str, role: impl FnOnce(Control) -> F)
+    pub(crate) fn start<F>(&mut self, name: &'static str, role: impl FnOnce(Control) -> F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
@@ -41,18 +41,13 @@ impl Pipeline {
         }
     }
 
-    /// Name and records read of every role, for progress.
-    pub fn progress(&self) -> Vec<(&'static str, u64)> {
-        self.waves.iter().flatten().map(|r| (r.name, r.control.records.get())).collect()
-    }
-
     /// The controls, so that progress can be shown while the pipeline is brought to its end.
-    pub fn controls(&self) -> Vec<(&'static str, Control)> {
+    pub(crate) fn controls(&self) -> Vec<(&'static str, Control)> {
         self.waves.iter().flatten().map(|r| (r.name, r.control.clone())).collect()
     }
 
     /// Whether a role ended before it was asked to: it failed.
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.waves.iter().flatten().any(|r| r.task.is_finished())
     }
 
@@ -60,7 +55,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// A role failed: every other one is stopped, and the first failure is returned with its name.
-    pub async fn finish(self) -> anyhow::Result<()> {
+    pub(crate) async fn finish(self) -> anyhow::Result<()> {
         let controls = self.controls();
         for wave in self.waves {
             for role in &wave {
@@ -75,13 +70,5 @@ impl Pipeline {
             }
         }
         Ok(())
-    }
-
-    /// Stops every role where it is; a later start continues there.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        for role in self.waves.iter().flatten() {
-            role.control.stop.raise();
-        }
-        self.finish().await
     }
 }

@@ -60,7 +60,7 @@ struct Published {
 ///
 /// # Errors
 /// A part could not be started, or stopped: the message names it and the remedy.
-pub async fn run<B: Broker>(broker: B, input: &Input, options: &DemoOptions) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run<B: Broker>(broker: B, input: &Input, options: &DemoOptions) -> anyhow::Result<ExitCode> {
     let begun = clock::now();
     let port = if options.keep_running { CLICKHOUSE_PORT } else { 0 };
     let clickhouse = engine::start(&options.data_dir, options.clickhouse.clone(), port).await?;

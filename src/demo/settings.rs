@@ -14,20 +14,20 @@ use crate::fleet::faults::LATE_MS;
 use crate::fleet::stream::StreamConfig;
 
 /// Partitions of every topic.
-pub const PARTITIONS: u32 = 4;
+pub(crate) const PARTITIONS: u32 = 4;
 /// Log time of the first session: Monday 2026-01-12 09:00 UTC.
 const START: TimestampMicros = TimestampMicros::from_ms(1_768_208_400_000);
 /// Sessions begin within three hours.
 const SPAN_MS: i64 = 3 * 3_600_000;
 /// A batch of rows waits at most so long for ClickHouse.
-pub const LOAD_FLUSH_INTERVAL_MS: i64 = 1_000;
+pub(crate) const LOAD_FLUSH_INTERVAL_MS: i64 = 1_000;
 /// A writer sends a heartbeat so often.
 const HEARTBEAT_MS: i64 = 300_000;
 /// A missing number is reported after this long: the late batch (8 minutes) is late, not missing.
 const GRACE_MS: i64 = LATE_MS + 7 * 60_000;
 
 /// The stream of a demo.
-pub fn stream(seed: u64, scale: usize) -> StreamConfig {
+pub(crate) fn stream(seed: u64, scale: usize) -> StreamConfig {
     StreamConfig {
         seed,
         scale,
@@ -41,13 +41,13 @@ pub fn stream(seed: u64, scale: usize) -> StreamConfig {
 }
 
 /// Stage `pii`: the default policy; keys from the seed, so that two runs give the same tokens.
-pub fn pii(seed: u64) -> PiiConfig {
+pub(crate) fn pii(seed: u64) -> PiiConfig {
     let master = Sha256::of(format!("custody demo tokens {seed}").as_bytes());
     PiiConfig { keys: TokenKeys::new(master.0), policies: PolicySet::default() }
 }
 
 /// Stage `completeness`.
-pub fn completeness() -> CompletenessConfig {
+pub(crate) fn completeness() -> CompletenessConfig {
     CompletenessConfig {
         source_partitions: PARTITIONS,
         gap_grace_ms: GRACE_MS,
@@ -57,23 +57,23 @@ pub fn completeness() -> CompletenessConfig {
 }
 
 /// Stage `writers`.
-pub fn writers() -> WritersConfig {
+pub(crate) fn writers() -> WritersConfig {
     WritersConfig { writer_grace_ms: GRACE_MS, heartbeat_interval_ms: HEARTBEAT_MS, ..WritersConfig::default() }
 }
 
 /// Stage `features`.
-pub fn features() -> FeaturesConfig {
+pub(crate) fn features() -> FeaturesConfig {
     FeaturesConfig { source_partitions: PARTITIONS, ..FeaturesConfig::default() }
 }
 
 /// Stage `score`.
-pub fn score() -> ScoreConfig {
+pub(crate) fn score() -> ScoreConfig {
     // The fleet stops on purpose two hours before the last tick; only a longer silence is news.
     ScoreConfig { silence_windows_min: 180, ..ScoreConfig::default() }
 }
 
 /// The archive: an hour of log time to a file, so that the demo's files are few and readable.
-pub fn archive() -> ArchiveConfig {
+pub(crate) fn archive() -> ArchiveConfig {
     let roll = RollPolicy { flush_interval_ms: 3_600_000, file_bytes_max: 32 << 20, ..RollPolicy::default() };
     ArchiveConfig { roll, ..ArchiveConfig::default() }
 }

@@ -10,88 +10,88 @@ use serde::Serialize;
 
 /// The summary; `--json` prints it as one object.
 #[derive(Debug, Clone, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// `seeded fleet` or the recorded runs.
-    pub input: String,
+    pub(crate) input: String,
     /// Seed.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Copies of the fleet.
-    pub scale: u32,
+    pub(crate) scale: u32,
     /// Sessions.
-    pub sessions: u64,
+    pub(crate) sessions: u64,
     /// Events that the agents made, withheld ones included.
-    pub emitted: u64,
+    pub(crate) emitted: u64,
     /// Events that never arrived.
-    pub withheld: u64,
+    pub(crate) withheld: u64,
     /// Events that arrived twice.
-    pub duplicated: u64,
+    pub(crate) duplicated: u64,
     /// Events of the late batch.
-    pub late: u64,
+    pub(crate) late: u64,
     /// Records that are no events.
-    pub malformed: u64,
+    pub(crate) malformed: u64,
     /// Records in the events topic, ticks not counted (as everywhere below).
-    pub accepted: u64,
+    pub(crate) accepted: u64,
     /// Records in the clean topic.
-    pub clean: u64,
+    pub(crate) clean: u64,
     /// Dead letters.
-    pub rejected: u64,
+    pub(crate) rejected: u64,
     /// Dead letters per reason.
-    pub rejected_by_reason: BTreeMap<String, u64>,
+    pub(crate) rejected_by_reason: BTreeMap<String, u64>,
     /// Events of a type that is not in the catalogue; they are kept.
-    pub unknown_types: u64,
+    pub(crate) unknown_types: u64,
     /// Rows in the archive's files of clean events.
-    pub archived_rows: u64,
+    pub(crate) archived_rows: u64,
     /// Rows of ClickHouse's events table.
-    pub clickhouse_rows: u64,
+    pub(crate) clickhouse_rows: u64,
     /// Rows of ClickHouse's findings table.
-    pub findings_rows: u64,
+    pub(crate) findings_rows: u64,
     /// Rows of ClickHouse's alerts table.
-    pub alerts_rows: u64,
+    pub(crate) alerts_rows: u64,
     /// Findings per kind.
-    pub findings: BTreeMap<String, u64>,
+    pub(crate) findings: BTreeMap<String, u64>,
     /// Events that the writers' ledger reports as never seen.
-    pub missing_reported: u64,
+    pub(crate) missing_reported: u64,
     /// Second copies that were reported.
-    pub duplicates_reported: u64,
+    pub(crate) duplicates_reported: u64,
     /// Newest state of every alert.
-    pub alerts: Vec<AlertLine>,
+    pub(crate) alerts: Vec<AlertLine>,
     /// Values of personal data in the input that were looked for afterwards.
-    pub pii_values_checked: u64,
+    pub(crate) pii_values_checked: u64,
     /// Those found in a Parquet file or a ClickHouse row.
-    pub pii_values_found: u64,
+    pub(crate) pii_values_found: u64,
     /// Files in the archive.
-    pub files: u64,
+    pub(crate) files: u64,
     /// `ok`, or how many objects failed verification.
-    pub verify: String,
+    pub(crate) verify: String,
     /// SHA-256 over the findings topic.
-    pub findings_sha256: String,
+    pub(crate) findings_sha256: String,
     /// Time from the start to the last published row, seconds.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Records read per second of that time.
-    pub events_per_second: f64,
+    pub(crate) events_per_second: f64,
     /// Peak memory of this process, bytes: the pipeline without ClickHouse.
-    pub rss_bytes_max: u64,
+    pub(crate) rss_bytes_max: u64,
     /// Data directory.
-    pub data_dir: String,
+    pub(crate) data_dir: String,
     /// Log.
-    pub log: String,
+    pub(crate) log: String,
     /// ClickHouse's URL.
-    pub clickhouse: String,
+    pub(crate) clickhouse: String,
 }
 
 /// An alert in a summary.
 #[derive(Debug, Clone, Serialize, PartialEq)]
-pub struct AlertLine {
+pub(crate) struct AlertLine {
     /// Class, e.g. `outage`.
-    pub alert_class: String,
+    pub(crate) alert_class: String,
     /// What it is about.
-    pub subject: String,
+    pub(crate) subject: String,
     /// `firing` or `resolved`.
-    pub status: String,
+    pub(crate) status: String,
     /// Severity.
-    pub severity: String,
+    pub(crate) severity: String,
     /// One sentence that says why.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl From<&Alert> for AlertLine {
@@ -111,7 +111,7 @@ type Check = (&'static str, bool, String);
 
 impl Summary {
     /// Every number that must agree with another.
-    pub fn checks(&self) -> Vec<Check> {
+    pub(crate) fn checks(&self) -> Vec<Check> {
         let n = group;
         let (verified, leaks) = (self.verify == "ok", self.pii_values_found);
         vec![
@@ -150,12 +150,12 @@ impl Summary {
     }
 
     /// Whether everything agrees.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.checks().iter().all(|(_, holds, _)| *holds)
     }
 
     /// For a person, to be read in ten seconds.
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         let _ =
             writeln!(text, "{}: {} sessions, {} events emitted", self.input, group(self.sessions), group(self.emitted));
@@ -202,7 +202,7 @@ fn group(number: u64) -> String {
 }
 
 /// Peak resident memory of this process in bytes; 0 where the system does not say.
-pub fn rss_bytes_max() -> u64 {
+pub(crate) fn rss_bytes_max() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
