@@ -44,7 +44,11 @@ struct Text {
 ///
 /// # Errors
 /// ClickHouse cannot be asked.
-pub async fn leaked(server: &ClickHouse, values: &Values, searcher: &Searcher) -> anyhow::Result<BTreeSet<String>> {
+pub(crate) async fn leaked(
+    server: &ClickHouse,
+    values: &Values,
+    searcher: &Searcher,
+) -> anyhow::Result<BTreeSet<String>> {
     let database = server.database();
     let all: Vec<&str> = values.iter().collect();
     let mut found = BTreeSet::new();

@@ -11,6 +11,7 @@ mod run;
 mod settings;
 mod summary;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,6 +36,9 @@ pub struct DemoOptions {
     /// `local` (embedded, in the data directory) or `kafka://HOST:PORT`.
     #[arg(long, default_value = "local", value_name = "URL")]
     pub log: String,
+    /// Put before every topic and group name on Kafka, so that several demos can share a broker.
+    #[arg(long, default_value = "", value_name = "PREFIX", hide_default_value = true)]
+    pub kafka_namespace: String,
     /// URL of a ClickHouse server's HTTP interface; without it an engine is started.
     #[arg(long, env = "CUSTODY_CLICKHOUSE_URL", value_name = "URL")]
     pub clickhouse: Option<String>,
@@ -57,7 +61,30 @@ pub struct DemoOptions {
 pub struct Input {
     name: String,
     runs: Vec<Run>,
+    /// The data directory is new: nothing in the log can be its own.
+    is_first: bool,
 }
+
+impl Input {
+    /// Refuses a log that holds the records of another demo.
+    fn refuse_foreign_log(&self, present: &BTreeMap<u32, u64>, options: &DemoOptions) -> anyhow::Result<()> {
+        let records: u64 = present.values().sum();
+        if self.is_first && records > 0 {
+            // The marker was written a moment ago; without it a second try would count as a continuation.
+            std::fs::remove_file(options.data_dir.join(MARKER))?;
+            bail!(
+                "{} already holds {records} records of another run in {}: name that run's --data-dir, or keep apart from it \
+                 with --kafka-namespace PREFIX",
+                options.log,
+                schemas::topic::Topic::Events
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Says in a data directory what it was made with.
+const MARKER: &str = "demo.json";
 
 /// What a data directory was made with: another input cannot continue it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,14 +100,18 @@ struct Marker {
 /// # Errors
 /// A part could not be started or stopped working: the message names it and the remedy.
 pub fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
-    let input = read_input(&options)?;
-    check_marker(&input, &options)?;
+    let mut input = read_input(&options)?;
+    input.is_first = check_marker(&input, &options)?;
     // Roles block on disk and compute; more threads than cores lets the system share them fairly.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build()?;
     runtime.block_on(async {
         match options.log.strip_prefix("kafka://") {
             Some(bootstrap) => {
-                let config = KafkaConfig { bootstrap: bootstrap.to_owned(), ..KafkaConfig::default() };
+                let config = KafkaConfig {
+                    bootstrap: bootstrap.to_owned(),
+                    namespace: options.kafka_namespace.clone(),
+                    ..KafkaConfig::default()
+                };
                 run::run(KafkaBroker::new(config)?, &input, &options).await
             }
             None if options.log == "local" => {
@@ -93,17 +124,22 @@ pub fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
 
 fn read_input(options: &DemoOptions) -> anyhow::Result<Input> {
     match options.trajectories.as_slice() {
-        [] => Ok(Input { name: "seeded fleet".to_owned(), runs: synth::fleet(options.seed) }),
+        [] => Ok(Input { name: "seeded fleet".to_owned(), runs: synth::fleet(options.seed), is_first: false }),
         paths => {
             let runs = trajectory::read(paths)?;
             let agents: std::collections::BTreeSet<&str> = runs.iter().map(|r| r.agent_id.as_str()).collect();
-            Ok(Input { name: format!("{} recorded runs of {} agents", runs.len(), agents.len()), runs })
+            Ok(Input {
+                name: format!("{} recorded runs of {} agents", runs.len(), agents.len()),
+                runs,
+                is_first: false,
+            })
         }
     }
 }
 
-/// Refuses to continue a data directory with another input, which would mix two runs in one log.
-fn check_marker(input: &Input, options: &DemoOptions) -> anyhow::Result<()> {
+/// Refuses to continue a data directory with another input, which would mix two runs in one log; true
+/// if the directory is new.
+fn check_marker(input: &Input, options: &DemoOptions) -> anyhow::Result<bool> {
     let marker = Marker {
         seed: options.seed,
         scale: options.scale,
@@ -112,7 +148,7 @@ fn check_marker(input: &Input, options: &DemoOptions) -> anyhow::Result<()> {
     };
     std::fs::create_dir_all(&options.data_dir)
         .with_context(|| format!("cannot make {}", options.data_dir.display()))?;
-    let file = options.data_dir.join("demo.json");
+    let file = options.data_dir.join(MARKER);
     match std::fs::read(&file) {
         Ok(bytes) => {
             let found: Marker =
@@ -126,12 +162,13 @@ fn check_marker(input: &Input, options: &DemoOptions) -> anyhow::Result<()> {
                     found.log
                 );
             }
+            Ok(false)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::fs::write(&file, serde_json::to_vec_pretty(&marker)?)
                 .with_context(|| format!("cannot write {}", file.display()))?;
+            Ok(true)
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
-    Ok(())
 }

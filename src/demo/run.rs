@@ -1,6 +1,6 @@
 //! One demo on one log: starts the roles, feeds them, ends them, and counts what came out.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -64,7 +64,13 @@ pub(crate) async fn run<B: Broker>(broker: B, input: &Input, options: &DemoOptio
     let begun = clock::now();
     let port = if options.keep_running { CLICKHOUSE_PORT } else { 0 };
     let clickhouse = engine::start(&options.data_dir, options.clickhouse.clone(), port).await?;
-    let outcome = stream_all(&broker, input, options, &clickhouse, begun).await;
+    // Whatever was committed stays, so that an interrupted run is continued by the next one.
+    let outcome = tokio::select! {
+        outcome = stream_all(&broker, input, options, &clickhouse, begun) => outcome,
+        signal = wait_for_interrupt() => {
+            signal.and_then(|()| Err(anyhow::anyhow!("interrupted: run the same command again to continue")))
+        }
+    };
     let code = match outcome {
         Ok(summary) => {
             print(&summary, options)?;
@@ -93,11 +99,13 @@ async fn stream_all<B: Broker>(
     let server = engine::connect(clickhouse, DATABASE)?;
     migrate(&server).await.context("cannot set up ClickHouse")?;
     broker.create_topics(Topic::ALL, settings::PARTITIONS).await?;
+    let present = intake::present(broker, settings::PARTITIONS).await?;
+    input.refuse_foreign_log(&present, options)?;
     let store = Store::local(&engine::archive_dir(&options.data_dir))?;
     let mut stream = Stream::new(&input.runs, settings::stream(options.seed, options.scale as usize));
 
     let pipeline = start(broker, options.seed, &store, &engine::settings(clickhouse, DATABASE)).await?;
-    feed(broker, &mut stream, &pipeline, options).await?;
+    feed(broker, &mut stream, present, &pipeline, options).await?;
     finish(pipeline, options).await?;
     let seconds = (clock::now().0 - begun.0) as f64 / 1e6;
 
@@ -138,10 +146,10 @@ async fn start<B: Broker>(
 async fn feed<B: Broker>(
     broker: &B,
     stream: &mut Stream<'_>,
+    present: BTreeMap<u32, u64>,
     pipeline: &Pipeline,
     options: &DemoOptions,
 ) -> anyhow::Result<()> {
-    let present = intake::present(broker, settings::PARTITIONS).await?;
     let bar = if options.json { ProgressBar::hidden() } else { ProgressBar::new(stream.progress().1) };
     if let Ok(style) = ProgressStyle::with_template("sessions {pos}/{len} {bar:30} {elapsed} {msg}") {
         bar.set_style(style);
@@ -197,7 +205,7 @@ async fn inspect<B: Broker>(
     input.runs.iter().for_each(|run| values.collect(run, &Policy::default()));
     stream.planted().iter().for_each(|planted| values.add(&planted.value));
     let searcher = values.searcher()?;
-    let mut leaked = search_files(&root, &searcher)?;
+    let mut leaked = searcher.search_parquet(&root)?;
     leaked.extend(counts::leaked(server, &values, &searcher).await?);
     for value in leaked.iter().take(3) {
         tracing::error!(bytes = value.len(), "a personal value of the input stands in the output");
@@ -211,10 +219,6 @@ async fn inspect<B: Broker>(
         values: values.len(),
         leaked: leaked.len(),
     })
-}
-
-fn search_files(root: &Path, searcher: &super::leaks::Searcher) -> anyhow::Result<std::collections::BTreeSet<String>> {
-    searcher.search_parquet(root)
 }
 
 fn summarise(

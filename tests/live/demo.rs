@@ -35,7 +35,8 @@ fn assert_reconciled(summary: &Value) {
     assert!(number("withheld") > 0 && number("duplicated") > 0 && number("pii_values_checked") > 0, "{summary}");
     assert_eq!(number("pii_values_found"), 0, "{summary}");
     assert_eq!(summary["verify"], "ok", "{summary}");
-    let classes: Vec<&str> = summary["alerts"].as_array().expect("alerts").iter().filter_map(|a| a["alert_class"].as_str()).collect();
+    let classes: Vec<&str> =
+        summary["alerts"].as_array().expect("alerts").iter().filter_map(|a| a["alert_class"].as_str()).collect();
     assert!(classes.contains(&"outage"), "no outage among {classes:?}");
     assert!(classes.contains(&"cost_burst"), "no cost burst among {classes:?}");
 }
@@ -67,8 +68,17 @@ fn one_seed_gives_one_set_of_findings_and_files() {
     assert_eq!(first["findings_sha256"], second["findings_sha256"]);
     let digests = |dir: &Path| -> Vec<(String, Value)> {
         let manifests = files_below(&dir.join("archive/_manifest"), ".json");
-        let read = |m: &PathBuf| -> Value { serde_json::from_slice(&std::fs::read(m).expect("manifest")).expect("JSON") };
-        manifests.iter().map(|m| (m.file_name().expect("name").to_string_lossy().into_owned(), read(m)["publication"]["row_digest"].clone())).collect()
+        let read =
+            |m: &PathBuf| -> Value { serde_json::from_slice(&std::fs::read(m).expect("manifest")).expect("JSON") };
+        manifests
+            .iter()
+            .map(|m| {
+                (
+                    m.file_name().expect("name").to_string_lossy().into_owned(),
+                    read(m)["publication"]["row_digest"].clone(),
+                )
+            })
+            .collect()
     };
     assert!(!digests(a.path()).is_empty());
     assert_eq!(digests(a.path()), digests(b.path()));
@@ -122,7 +132,10 @@ fn recorded_runs_reconcile_too() {
         // The recorded runs are not part of the project; the chat format is, so the path is still run.
         eprintln!("\n!!! the recorded tau-bench runs are not at ../shared/data: using tests/fixtures/chat instead\n");
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat");
-        let summary = demo_with(dir.path(), &["--scale".as_ref(), "40".as_ref(), "--trajectories".as_ref(), fixtures.as_os_str()]);
+        let summary = demo_with(
+            dir.path(),
+            &["--scale".as_ref(), "40".as_ref(), "--trajectories".as_ref(), fixtures.as_os_str()],
+        );
         assert_eq!(summary["archived_rows"], summary["clean"]);
         return;
     }

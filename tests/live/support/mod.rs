@@ -18,10 +18,12 @@ pub fn demo(dir: &Path) -> Value {
 
 /// As [`demo`] with more arguments.
 pub fn demo_with(dir: &Path, arguments: &[&OsStr]) -> Value {
-    let output = custody().args(["demo", "--json", "--data-dir"]).arg(dir).args(arguments).output().expect("custody demo");
+    let output =
+        custody().args(["demo", "--json", "--data-dir"]).arg(dir).args(arguments).output().expect("custody demo");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "custody demo failed: {errors}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e} in {}", String::from_utf8_lossy(&output.stdout)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e} in {}", String::from_utf8_lossy(&output.stdout)))
 }
 
 /// Starts a demo and kills it (SIGKILL) once its log holds data and so many milliseconds have passed.
