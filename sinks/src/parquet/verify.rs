@@ -15,7 +15,7 @@ use schemas::topic::Topic;
 
 use crate::error::{ErrorClass, SinkError};
 use crate::manifest::Manifest;
-use crate::parquet::inspect::{self, Found};
+use crate::parquet::inspect::{self, Columns, Found};
 use crate::parquet::recover::{Head, offset_first_of};
 use crate::parquet::store::Store;
 
@@ -32,6 +32,8 @@ pub struct VerifyOptions {
     pub witnessed: BTreeMap<PartitionId, Head>,
     /// Objects that are checked at the same time; 0 means one.
     pub threads: usize,
+    /// Whether every column is recomputed from the exact bytes beside it.
+    pub columns: Columns,
 }
 
 /// How far a verification has come.
@@ -127,7 +129,7 @@ pub async fn verify(
     let manifests: Vec<&Manifest> =
         chains.iter().flat_map(|(_, chain)| chain.iter().map(|link| &link.manifest)).collect();
     report.progress.objects_total = manifests.len() as u64;
-    let checks = manifests.into_iter().map(|manifest| check_object(store, &inventory, manifest));
+    let checks = manifests.into_iter().map(|manifest| check_object(store, &inventory, manifest, options.columns));
     let mut checks = futures::stream::iter(checks).buffer_unordered(options.threads.max(1));
     while let Some(outcome) = checks.next().await {
         let Found { failures, bytes, raw_bytes } = outcome?;
@@ -301,7 +303,12 @@ fn check_inventory(inventory: &Inventory, chains: &[(PartitionId, Vec<Link>)], r
 }
 
 /// Reads one object and hands it to [`inspect::inspect`] on a thread of its own.
-async fn check_object(store: &Store, inventory: &Inventory, manifest: &Manifest) -> Result<Found, SinkError> {
+async fn check_object(
+    store: &Store,
+    inventory: &Inventory,
+    manifest: &Manifest,
+    columns: Columns,
+) -> Result<Found, SinkError> {
     let key = manifest.object.key.clone();
     let failed = |reason: String| Found::failed(&key, reason);
     let Some(size) = inventory.objects.get(&key).copied() else {
@@ -314,7 +321,7 @@ async fn check_object(store: &Store, inventory: &Inventory, manifest: &Manifest)
         return Ok(failed("the object disappeared during verification".to_owned()));
     };
     let manifest = manifest.clone();
-    let inspected = tokio::task::spawn_blocking(move || inspect_whole(&bytes, &manifest)).await;
+    let inspected = tokio::task::spawn_blocking(move || inspect_whole(&bytes, &manifest, columns)).await;
     match inspected {
         Ok(found) => Ok(found),
         // The Parquet reader may panic on bytes that no writer makes: that too is a finding.
@@ -323,7 +330,7 @@ async fn check_object(store: &Store, inventory: &Inventory, manifest: &Manifest)
     }
 }
 
-fn inspect_whole(bytes: &Bytes, manifest: &Manifest) -> Found {
+fn inspect_whole(bytes: &Bytes, manifest: &Manifest, columns: Columns) -> Found {
     let mut found = Found { bytes: bytes.len() as u64, ..Found::default() };
     let object = &manifest.object;
     if object.bytes != bytes.len() as u64 {
@@ -334,7 +341,7 @@ fn inspect_whole(bytes: &Bytes, manifest: &Manifest) -> Found {
         found.fail(&object.key, format!("its SHA-256 is {sha256}, its manifest says {}", object.sha256));
     }
     // Go on even so: the rows say *what* was changed.
-    inspect::inspect(bytes, manifest, &mut found);
+    inspect::inspect(bytes, manifest, columns, &mut found);
     found
 }
 

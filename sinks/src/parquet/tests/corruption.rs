@@ -15,6 +15,7 @@ use super::fixture::*;
 use crate::manifest::Manifest;
 use crate::parquet::archive::Receipt;
 use crate::parquet::encode::{self, ObjectWriter};
+use crate::parquet::inspect::Columns;
 use crate::parquet::recover::Head;
 use crate::parquet::rows::layout_of;
 use crate::parquet::store::Store;
@@ -155,6 +156,11 @@ async fn a_forger_who_rewrites_the_chain_still_cannot_edit_a_row() {
     check("doubled rows", &doubled, "stands where one of").await;
     let edited: Vec<_> = rows.iter().map(|batch| with_column(batch, "agent_id", "agent-9")).collect();
     check("edited column", &edited, "column agent_id at offset 11 is not what raw says").await;
+    let trusting = VerifyOptions { columns: Columns::Trust, ..VerifyOptions::default() };
+    assert_eq!(archive.verify(&trusting).await.failures, [], "what trusting the columns cannot see");
+    archive.overwrite(&key, original).await;
+    let report = archive.verify(&trusting).await;
+    assert!(report.failures.iter().any(|failure| failure.reason.contains("its SHA-256 is")), "{:?}", report.failures);
 }
 
 /// The batch with every value of a text column replaced.
@@ -209,7 +215,7 @@ async fn only_an_outside_position_shows_a_cut_tail() {
     let archive = Archive::new().await;
     let last = archive.receipts.last().unwrap();
     let head = Head { offset_next: last.publication.offset_next, manifest_sha256: last.manifest_sha256 };
-    let witnessed = VerifyOptions { witnessed: [(CLEAN, head)].into(), threads: 1 };
+    let witnessed = VerifyOptions { witnessed: [(CLEAN, head)].into(), threads: 1, ..VerifyOptions::default() };
     let report = archive.verify(&witnessed).await;
     assert_eq!((report.failures, report.notes, report.partitions[0].is_witnessed), (vec![], vec![], true));
 
