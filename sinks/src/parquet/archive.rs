@@ -158,16 +158,20 @@ impl ArchiveSink {
     ///
     /// # Errors
     /// [`ErrorClass::Data`]: a record cannot be decoded, which its writer should have refused. The
-    /// partition must be released; its offset stays where it is (I10).
+    /// partition is released, so that nothing can be added behind the hole; its offset stays where
+    /// it is (I10).
     pub fn push(&mut self, records: &[Record]) -> Result<(), SinkError> {
         for record in records {
-            let Some(partition) = self.partitions.get_mut(&record.at.partition) else {
-                let what = format!("archive {}/{}", record.at.partition.topic, record.at.partition.partition);
+            let id = record.at.partition;
+            let Some(partition) = self.partitions.get_mut(&id) else {
+                let what = format!("archive {}/{}", id.topic, id.partition);
                 return Err(SinkError::new(ErrorClass::Restart, what, "the partition is not assigned"));
             };
-            if record.at.offset >= partition.offset_next {
-                partition.push(&self.config, record)?;
+            if record.at.offset < partition.offset_next {
+                continue;
             }
+            let added = partition.push(&self.config, record);
+            added.inspect_err(|_| self.release(id))?;
         }
         Ok(())
     }
@@ -175,11 +179,12 @@ impl ArchiveSink {
     /// Completes the partition's object if it has rows, whatever its size.
     ///
     /// # Errors
-    /// [`ErrorClass::Data`]: a defect in encoding.
+    /// [`ErrorClass::Data`]: a defect in encoding; the partition is released.
     pub fn seal(&mut self, id: PartitionId) -> Result<(), SinkError> {
         let Some(partition) = self.partitions.get_mut(&id) else { return Ok(()) };
         let has_rows = partition.open.as_ref().is_some_and(|open| open.intake.rows > 0);
-        if has_rows { partition.seal(Seal::Flush) } else { Ok(()) }
+        let sealed = if has_rows { partition.seal(Seal::Flush) } else { Ok(()) };
+        sealed.inspect_err(|_| self.release(id))
     }
 
     /// Publishes every complete object, oldest first within a partition. Each partition's outcome

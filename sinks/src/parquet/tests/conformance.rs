@@ -237,7 +237,11 @@ async fn an_undecodable_record_stops_the_partition() {
     let mut sink = open(&Store::new(Arc::new(InMemory::new()))).await;
     sink.position(CLEAN).await.unwrap();
     sink.assign(CLEAN, 0).unwrap();
-    let error = sink.push(&[record(CLEAN, 0, 0, "garbage".into())]).unwrap_err();
+    sink.push(&[event(0, 0, 10)]).unwrap();
+    let error = sink.push(&[record(CLEAN, 1, 0, "garbage".into())]).unwrap_err();
     assert_eq!(error.class, ErrorClass::Data);
-    assert!(error.what.contains("custody.clean.v1/3 offset 0"), "{error}");
+    assert!(error.what.contains("custody.clean.v1/3 offset 1"), "{error}");
+    let error = sink.push(&[event(2, 0, 10)]).unwrap_err();
+    assert_eq!(error.class, ErrorClass::Restart, "nothing is added behind the hole: {error}");
+    assert_eq!(sink.flush().await, Ok(vec![]));
 }
