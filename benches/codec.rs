@@ -15,11 +15,11 @@ use schemas::codec::{codec, published_schemas};
 use schemas::event::{Event, ModelCall, RawEvent};
 use schemas::text::RawText;
 
-const COUNT: usize = 10_000;
+const COUNT: usize = 5_000;
 
 /// Model calls of about 1 KiB: both codecs see the same record type.
 fn model_calls() -> Vec<ModelCall<RawText>> {
-    let sized = common::events(16 * COUNT).into_iter();
+    let sized = common::events(24 * COUNT).into_iter();
     let sized = sized.filter(|event| common::ABOUT_A_KIB.contains(&codec().encode(event).len()));
     let calls = sized.filter_map(|event| match event {
         Event::ModelCall(call) => Some(call),

@@ -28,14 +28,14 @@ use sinks::parquet::archive::{ArchiveConfig, ArchiveSink};
 use sinks::parquet::store::Store;
 use tokio::runtime::Runtime;
 
-const COUNT: usize = 10_000;
+const COUNT: usize = 8_000;
 /// Log time between two records, microseconds: all of them fall into one object.
 const STEP_MICROS: i64 = 100;
 const PARTITION: PartitionId = PartitionId { topic: Topic::Clean, partition: 0 };
 
 /// Model calls as the records of a partition of the clean topic.
 fn records() -> Vec<Record> {
-    let clean = common::clean(&common::log(16 * COUNT, 1_000));
+    let clean = common::clean(&common::log(24 * COUNT, 1_000));
     let calls = clean.into_iter().filter(|record| matches!(record.value, Event::ModelCall(_)));
     let encoded = calls.map(|record| (codec().encode(&record.value), record));
     let sized = encoded.filter(|(value, _)| common::ABOUT_A_KIB.contains(&value.len()));
