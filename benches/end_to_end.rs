@@ -3,7 +3,7 @@
 //!
 //! Wall time on the whole machine, log, archive and ClickHouse included. One run, no peer: nothing
 //! else does the same. `CUSTODY_BENCH_SCALE` copies of the fleet (default 5). The figures go to
-//! `end_to_end.json` in cargo's directory for temporary files, where `record.py` finds them.
+//! `end_to_end_SCALE.json` in cargo's directory for temporary files, where `record.py` finds them.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -34,8 +34,8 @@ fn demo(dir: &Path, scale: u32) -> Value {
 }
 
 fn main() {
-    // `cargo test --benches` passes this to have benches run once; the demo has tests of its own.
-    if std::env::args().any(|argument| argument == "--test") {
+    // `cargo bench` passes this; `cargo test --all-targets` does not, and the demo has tests of its own.
+    if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
     let (dir, scale) = (tempfile::tempdir().expect("temporary directory"), scale());
@@ -52,7 +52,7 @@ fn main() {
         "events_per_second": summary["events_per_second"],
         "rss_bytes_max": summary["rss_bytes_max"],
     });
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("end_to_end.json");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("end_to_end_{scale}.json"));
     std::fs::write(&path, figures.to_string()).expect("figures");
     println!(
         "scale {scale}: {} events in {:.1} s, {:.0} events/s, peak memory {:.0} MiB",

@@ -80,13 +80,12 @@ def number(value):
 
 
 def end_to_end(target):
-    path = target / "tmp" / "end_to_end.json"
-    if not path.exists():
-        return
-    figures = json.loads(path.read_text())
-    case = f"demo-scale-{figures['scale']}"
-    yield ["end_to_end", case, number(figures["events_per_second"]), "events/s", "", ""]
-    yield ["end_to_end", f"{case}-memory-peak", number(figures["rss_bytes_max"] / 2**20), "MiB", "", ""]
+    """Rate and peak memory of the last run of each scale."""
+    runs = [json.loads(path.read_text()) for path in (target / "tmp").glob("end_to_end_*.json")]
+    for run in sorted(runs, key=lambda run: run["scale"]):
+        case = f"demo-scale-{run['scale']}"
+        yield ["end_to_end", case, number(run["events_per_second"]), "events/s", "", ""]
+        yield ["end_to_end", f"{case}-memory-peak", number(run["rss_bytes_max"] / 2**20), "MiB", "", ""]
 
 
 def main():
