@@ -120,16 +120,21 @@ async fn scan<B: Broker>(
     topic: Topic,
     mut visit: impl FnMut(&Record) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut log = broker.consumer("custody-census", topic, "0").await?;
+    // A group per topic: a static member that comes back with another subscription would be given its
+    // old assignment.
+    let mut log = broker.consumer(&format!("custody-census-{}", topic.name()), topic, "0").await?;
+    let mut is_assigned = false;
     loop {
         match log.next().await? {
             LogEvent::Assigned(partitions) => {
+                is_assigned = true;
                 for (partition, _) in partitions {
                     log.seek(partition, 0).await?;
                 }
             }
             LogEvent::Fetched { records, .. } => records.iter().try_for_each(&mut visit)?,
-            LogEvent::Idle => break,
+            LogEvent::Idle if is_assigned => break,
+            LogEvent::Idle => {}
             LogEvent::Revoked(_) | LogEvent::Lost(_) => {
                 anyhow::bail!("another census of this log is running: wait for it to end")
             }

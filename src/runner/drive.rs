@@ -26,6 +26,8 @@ where
     P::Input: StageInput,
     L: Log,
 {
+    // A log is idle too while it has not assigned anything yet: that is no end.
+    let mut is_assigned = false;
     while !control.stop.is_raised() {
         // Read before the poll: an upstream that finishes during it may have written more.
         let upstream_done = control.upstream_done.is_raised();
@@ -40,9 +42,10 @@ where
             LogEvent::Assigned(partitions) => RunnerEvent::Assigned(partitions.into_iter().map(|(p, _)| p).collect()),
             LogEvent::Revoked(partitions) | LogEvent::Lost(partitions) => RunnerEvent::Gone(partitions),
             LogEvent::Fetched { partition, records, next } => RunnerEvent::Fetched(partition, records, next),
-            LogEvent::Idle if upstream_done => return Ok(()),
+            LogEvent::Idle if upstream_done && is_assigned => return Ok(()),
             LogEvent::Idle => continue,
         };
+        is_assigned |= matches!(event, RunnerEvent::Assigned(_));
         execute(core, log, state_topic, event).await?;
         control.records.set(core.counts().records);
         control.rejects.set(core.counts().rejects);

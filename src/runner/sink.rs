@@ -106,8 +106,10 @@ async fn step<S: SinkRole, L: Log>(
             sink.take(log, partition, records, next).await?;
         }
         LogEvent::Idle => {
-            sink.idle(log, upstream_done).await?;
-            return Ok(upstream_done);
+            // A log is idle too while it has not assigned anything yet: that is no end.
+            let is_end = upstream_done && !assigned.is_empty();
+            sink.idle(log, is_end).await?;
+            return Ok(is_end);
         }
     }
     Ok(false)

@@ -85,11 +85,19 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+        error_line(&error, reason);
     }
 }
 
 impl ConsumerContext for Context {}
+
+/// The end of a partition is an event that consumers ask for, not a fault.
+fn error_line(error: &KafkaError, reason: &str) {
+    match error.rdkafka_error_code() {
+        Some(Code::PartitionEOF) => tracing::trace!(target: "librdkafka", "{reason}"),
+        _ => tracing::warn!(target: "librdkafka", "{error}: {reason}"),
+    }
+}
 
 fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {

@@ -23,7 +23,7 @@ use schemas::topic::Topic;
 use tokio::sync::oneshot;
 
 use super::queue::{Inbox, Item};
-use super::{ANSWER_WAIT, class_of, failed, log_line};
+use super::{ANSWER_WAIT, class_of, failed, error_line, log_line};
 use crate::log::{ErrorClass, LogError};
 
 const POLL_WAIT: Duration = Duration::from_millis(20);
@@ -62,7 +62,7 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+        error_line(&error, reason);
     }
 }
 
