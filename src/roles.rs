@@ -2,20 +2,44 @@
 //!
 //! Only wiring: what a role does is in its stage or sink, how it runs is in `runner`.
 
-use std::collections::BTreeMap;
-
-use ingest::log::{Broker, Log};
+use ingest::log::{Broker, Log, LogError};
 use processors::stage::Processor;
 use schemas::topic::Topic;
 
 use crate::runner::control::Control;
-use crate::runner::core::RunnerCore;
+use crate::runner::core::{OutputPartitions, RunnerCore};
 use crate::runner::input::StageInput;
 use crate::runner::{self, sink::SinkRole};
 
-/// Topics that agents and stages write to; every one has the same number of partitions.
-pub const DATA_TOPICS: &[Topic] =
-    &[Topic::Events, Topic::Clean, Topic::Findings, Topic::Signals, Topic::Writers, Topic::Alerts, Topic::Dlq];
+/// Topics that stages write to.
+const OUTPUT_TOPICS: &[Topic] =
+    &[Topic::Clean, Topic::Findings, Topic::Signals, Topic::Writers, Topic::Alerts, Topic::Dlq];
+
+/// The stages that write to a topic partition by partition, in the order of their partitions.
+const fn writers_of(topic: Topic) -> &'static [&'static str] {
+    match topic {
+        Topic::Findings => &[PII.group, COMPLETENESS.group, WRITERS.group],
+        Topic::Alerts => &[SCORE.group, FEATURES.group],
+        _ => &[],
+    }
+}
+
+/// Partitions of a topic, if the events topic has `partitions`: one per source partition and stage
+/// that writes to it.
+pub fn partitions_of(topic: Topic, partitions: u32) -> u32 {
+    partitions * u32::try_from(writers_of(topic).len().max(1)).unwrap_or(1)
+}
+
+/// Creates every topic that does not exist.
+///
+/// # Errors
+/// The broker refuses, or a topic exists with another number of partitions.
+pub async fn create_topics<B: Broker>(broker: &B, partitions: u32) -> Result<(), LogError> {
+    for topic in Topic::ALL {
+        broker.create_topics(&[*topic], partitions_of(*topic, partitions)).await?;
+    }
+    Ok(())
+}
 
 /// Where a stage reads and keeps its state.
 #[derive(Debug, Clone, Copy)]
@@ -53,12 +77,16 @@ where
     P: Processor,
     P::Input: StageInput,
 {
-    let mut counts = BTreeMap::new();
-    for topic in DATA_TOPICS {
-        counts.insert(*topic, broker.partitions(*topic).await?);
+    let source_partitions = broker.partitions(place.source).await?;
+    let mut outputs = OutputPartitions::default();
+    for topic in OUTPUT_TOPICS {
+        outputs.counts.insert(*topic, broker.partitions(*topic).await?);
+        if let Some(index) = (0..).zip(writers_of(*topic)).find(|(_, w)| **w == place.group).map(|(i, _)| i) {
+            outputs.bases.insert(*topic, index * source_partitions);
+        }
     }
     let mut log = broker.consumer(place.group, place.source, "0").await?;
-    let mut core = RunnerCore::new(processor, place.state, counts);
+    let mut core = RunnerCore::new(processor, place.state, outputs);
     runner::drive::drive(&mut core, &mut log, place.state, &control).await?;
     log.close().await?;
     Ok(())

@@ -98,7 +98,7 @@ async fn stream_all<B: Broker>(
 ) -> anyhow::Result<Summary> {
     let server = engine::connect(clickhouse, DATABASE)?;
     migrate(&server).await.context("cannot set up ClickHouse")?;
-    broker.create_topics(Topic::ALL, settings::PARTITIONS).await?;
+    roles::create_topics(broker, settings::PARTITIONS).await?;
     let present = intake::present(broker, settings::PARTITIONS).await?;
     input.refuse_foreign_log(&present, options)?;
     let store = Store::local(&engine::archive_dir(&options.data_dir))?;

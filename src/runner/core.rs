@@ -54,12 +54,23 @@ pub struct Counts {
     pub rejects: u64,
 }
 
+/// The partitions that a stage writes to.
+#[derive(Debug, Clone, Default)]
+pub struct OutputPartitions {
+    /// Partitions of each topic.
+    pub counts: BTreeMap<Topic, u32>,
+    /// Where [`Route::Same`] begins in a topic that several stages write to. Each has partitions of its
+    /// own there, so that the order in a partition follows from one stage's input and from nothing
+    /// else (invariant I6).
+    pub bases: BTreeMap<Topic, u32>,
+}
+
 /// The core of one stage.
 #[derive(Debug)]
 pub struct RunnerCore<P: Processor> {
     processor: P,
     state_topic: Option<Topic>,
-    partition_counts: BTreeMap<Topic, u32>,
+    outputs: OutputPartitions,
     partitions: BTreeMap<PartitionId, P::State>,
     counts: Counts,
 }
@@ -68,10 +79,9 @@ impl<P: Processor> RunnerCore<P>
 where
     P::Input: StageInput,
 {
-    /// A core for `processor`, whose state lives in `state_topic`; `partition_counts` of the topics
-    /// that it writes to.
-    pub fn new(processor: P, state_topic: Option<Topic>, partition_counts: BTreeMap<Topic, u32>) -> Self {
-        Self { processor, state_topic, partition_counts, partitions: BTreeMap::new(), counts: Counts::default() }
+    /// A core for `processor`, whose state lives in `state_topic`.
+    pub fn new(processor: P, state_topic: Option<Topic>, outputs: OutputPartitions) -> Self {
+        Self { processor, state_topic, outputs, partitions: BTreeMap::new(), counts: Counts::default() }
     }
 
     /// What was done since the start.
@@ -140,9 +150,10 @@ where
 
     /// Encodes a derived record and gives it its partition.
     fn address(&self, source: PartitionId, outgoing: Outgoing, outputs: &mut Vec<OutRecord>) {
-        let count = self.partition_counts.get(&outgoing.topic).copied().unwrap_or(1);
+        let count = self.outputs.counts.get(&outgoing.topic).copied().unwrap_or(1);
+        let base = self.outputs.bases.get(&outgoing.topic).copied().unwrap_or_default();
         let partitions = match outgoing.route {
-            Route::Same => source.partition..source.partition + 1,
+            Route::Same => base + source.partition..base + source.partition + 1,
             Route::ByKey => {
                 let partition = partition_of(&outgoing.key, count);
                 partition..partition + 1

@@ -57,11 +57,12 @@ pub(super) fn about(key: &SubjectKey, class: &str, metric: &str) -> Alert {
     }
 }
 
-/// The alert as a record: keyed by fingerprint, so that its history has one order.
+/// The alert as a record. A subject's signals meet in one partition, so that the history of an alert
+/// has one order there.
 pub(super) fn outgoing(alert: Alert) -> Outgoing {
     Outgoing {
         topic: Topic::Alerts,
-        route: Route::ByKey,
+        route: Route::Same,
         key: alert.fingerprint.clone().into_bytes(),
         source: None,
         broker_time: alert.updated_at,
