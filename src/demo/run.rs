@@ -12,7 +12,7 @@ use processors::pii::{Pii, Policy};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use sinks::clickhouse::client::ClickHouse;
-use sinks::clickhouse::insert::{ClickHouseSink, LoadConfig};
+use sinks::clickhouse::insert::ClickHouseSink;
 use sinks::clickhouse::migrate::migrate;
 use sinks::parquet::read;
 use sinks::parquet::store::Store;
@@ -108,9 +108,11 @@ async fn stream_all<B: Broker>(
     feed(broker, &mut stream, present, &pipeline, options).await?;
     finish(pipeline, options).await?;
     let seconds = (clock::now().0 - begun.0) as f64 / 1e6;
+    let rss_bytes_max = rss_bytes_max();
 
     let published = inspect(broker, input, &stream, &store, &server, options).await?;
-    Ok(summarise(input, options, &stream, published, clickhouse.url(), seconds))
+    let summary = summarise(input, options, &stream, published, clickhouse.url());
+    Ok(Summary { seconds, events_per_second: summary.accepted as f64 / seconds, rss_bytes_max, ..summary })
 }
 
 /// Starts every role, upstream first.
@@ -137,7 +139,7 @@ async fn start<B: Broker>(
         let archive = ArchiveRole::open(store.clone(), settings::archive()).await?;
         pipeline.start("archive", |c| roles::sink(b(), archive_group, topic, archive, c));
         let sink = ClickHouseSink::open(clickhouse).await?;
-        let load = LoadRole::new(sink, LoadConfig::default(), settings::LOAD_FLUSH_INTERVAL_MS);
+        let load = LoadRole::new(sink, settings::load(), settings::LOAD_FLUSH_INTERVAL_MS);
         pipeline.start("load", |c| roles::sink(b(), load_group, topic, load, c));
     }
     Ok(pipeline)
@@ -227,7 +229,6 @@ fn summarise(
     stream: &Stream<'_>,
     published: Published,
     clickhouse: &str,
-    seconds: f64,
 ) -> Summary {
     let totals = stream.totals();
     let Published { census, counts, archived_rows, files, verify, values, leaked } = published;
@@ -260,9 +261,9 @@ fn summarise(
         files,
         verify,
         findings_sha256: census.findings_sha256.to_hex(),
-        seconds,
-        events_per_second: census.accepted as f64 / seconds,
-        rss_bytes_max: rss_bytes_max(),
+        seconds: 0.0,
+        events_per_second: 0.0,
+        rss_bytes_max: 0,
         data_dir: options.data_dir.display().to_string(),
         log: options.log.clone(),
         clickhouse: clickhouse.to_owned(),

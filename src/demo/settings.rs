@@ -7,6 +7,7 @@ use processors::completeness::{CompletenessConfig, WritersConfig};
 use processors::pii::{PiiConfig, PolicySet, TokenKeys};
 use schemas::id::Sha256;
 use schemas::time::TimestampMicros;
+use sinks::clickhouse::insert::LoadConfig;
 use sinks::parquet::archive::ArchiveConfig;
 use sinks::roll::RollPolicy;
 
@@ -76,4 +77,9 @@ pub(crate) fn score() -> ScoreConfig {
 pub(crate) fn archive() -> ArchiveConfig {
     let roll = RollPolicy { flush_interval_ms: 3_600_000, file_bytes_max: 32 << 20, ..RollPolicy::default() };
     ArchiveConfig { roll, ..ArchiveConfig::default() }
+}
+
+/// The loader: four partitions of three topics in hand at once stay within 512 MiB.
+pub(crate) fn load() -> LoadConfig {
+    LoadConfig { rows_max: 20_000, bytes_max: 16 << 20 }
 }
