@@ -53,6 +53,8 @@ pub(crate) fn completeness() -> CompletenessConfig {
         source_partitions: PARTITIONS,
         gap_grace_ms: GRACE_MS,
         session_timeout_ms: 2 * GRACE_MS,
+        // Nothing arrives later than the late batch; a day of log time would be all of it.
+        retention_ms: 2 * GRACE_MS,
         ..CompletenessConfig::default()
     }
 }
@@ -76,7 +78,7 @@ pub(crate) fn score() -> ScoreConfig {
 /// The archive: an hour of log time to a file, so that the demo's files are few and readable.
 pub(crate) fn archive() -> ArchiveConfig {
     let roll = RollPolicy { flush_interval_ms: 3_600_000, file_bytes_max: 32 << 20, ..RollPolicy::default() };
-    ArchiveConfig { roll, ..ArchiveConfig::default() }
+    ArchiveConfig { roll, row_group_bytes_max: 4 << 20, ..ArchiveConfig::default() }
 }
 
 /// The loader: four partitions of three topics in hand at once stay within 512 MiB.
