@@ -40,7 +40,9 @@ fn check(text: &str, media_type: &str) {
             assert!(!clean.contains(value), "{:?} is left in {clean:?}", span.kind);
         }
     }
-    assert!(!is_json(text) || is_json(&clean), "{clean:?} is no JSON any more");
+    // A lone number or word is JSON too, but as plain text it is text.
+    let as_json = media_type == "application/json" || text.trim_start().starts_with(['{', '[']);
+    assert!(!(as_json && is_json(text)) || is_json(&clean), "{clean:?} is no JSON any more");
 }
 
 fn is_json(text: &str) -> bool {
