@@ -3,12 +3,15 @@
 //! What the README promises is run here as a user would run it. Fails, never skips, where the engine
 //! cannot be had. Details of stages and sinks are tested in their crates.
 
+#![allow(clippy::expect_used, reason = "a test fails where its set-up does")]
+
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
-use support::{custody, demo, demo_killed_after, demo_with, same_totals};
+use support::{custody, demo, demo_with};
 
 fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -22,6 +25,33 @@ fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Starts a demo and kills it (SIGKILL) after so many milliseconds.
+fn demo_killed_after(dir: &Path, milliseconds: u64) {
+    let mut command = custody();
+    command.args(["demo", "--json", "--data-dir"]).arg(dir).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("custody demo");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(milliseconds);
+    while std::time::Instant::now() < deadline && child.try_wait().expect("wait").is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+}
+
+/// Asserts that two summaries agree in everything that is not a time.
+fn same_totals(expected: &Value, found: &Value) {
+    let without_times = |summary: &Value| {
+        let mut summary = summary.clone();
+        if let Some(object) = summary.as_object_mut() {
+            for name in ["seconds", "events_per_second", "rss_bytes_max", "data_dir", "log", "clickhouse"] {
+                object.remove(name);
+            }
+        }
+        summary
+    };
+    assert_eq!(without_times(expected), without_times(found));
 }
 
 fn assert_reconciled(summary: &Value) {

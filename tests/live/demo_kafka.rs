@@ -4,6 +4,8 @@
 //! `CUSTODY_TEST_KAFKA` names the broker (`docker/kafka-local.sh start` runs one); its absence is a
 //! failure. What one log must do is in `kafka_log.rs`.
 
+#![allow(clippy::expect_used, reason = "a test fails where its set-up does")]
+
 mod support;
 
 use std::process::Command;

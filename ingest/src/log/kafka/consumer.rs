@@ -23,7 +23,7 @@ use schemas::topic::Topic;
 use tokio::sync::oneshot;
 
 use super::queue::{Inbox, Item};
-use super::{ANSWER_WAIT, class_of, failed, error_line, log_line};
+use super::{ANSWER_WAIT, class_of, error_line, failed, log_line};
 use crate::log::{ErrorClass, LogError};
 
 const POLL_WAIT: Duration = Duration::from_millis(20);

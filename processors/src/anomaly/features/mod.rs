@@ -2,7 +2,7 @@
 //!
 //! A window closes when a tick says that its end has passed; then the partition reports its signals
 //! in the order (window, subject) and, after the last of them, a watermark. It counts and forwards
-//! facts; it judges nothing, but for the two rules that cannot wait for a window ([`urgent`]).
+//! facts; it judges nothing, but for the two rules that cannot wait for a window (`urgent`).
 //!
 //! Windows are of broker time. A record older than the last closed window counts in the open one:
 //! nothing is lost. A repeated event is counted again: de-duplication belongs to `completeness`.

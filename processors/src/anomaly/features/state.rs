@@ -71,7 +71,7 @@ pub struct FeaturesState {
     changed: BTreeSet<Entry>,
 }
 
-/// Sums are finite by construction (see [`FeaturesState::add`]), so equality is reflexive.
+/// Sums are finite by construction (see `FeaturesState::add`), so equality is reflexive.
 impl Eq for FeaturesState {}
 
 impl FeaturesState {

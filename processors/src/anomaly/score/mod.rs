@@ -1,9 +1,9 @@
 //! Stage `score`: window measures of all partitions in, alerts out.
 //!
-//! Contributions wait in the [`Barrier`] until every source partition has passed their window; then
-//! each subject's window is whole, and windows are judged in the order of time. What a window leads
-//! to depends on the contributions alone, not on how the log interleaved them; an alert's record
-//! time is its window's end for the same reason.
+//! Contributions wait in the [`Barrier`](crate::watermark::Barrier) until every source partition has
+//! passed their window; then each subject's window is whole, and windows are judged in the order of
+//! time. What a window leads to depends on the contributions alone, not on how the log interleaved
+//! them; an alert's record time is its window's end for the same reason.
 //!
 //! A partition of the signals topic holds all windows of a subject, but not all subjects: a cohort
 //! of agents is therefore judged by the *dependency* that they share, whose series has the calls of
