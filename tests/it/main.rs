@@ -1,5 +1,6 @@
-//! Offline tests of the whole: rules as programs, and the command line on a data directory.
+//! Offline tests of the whole: the chain on the in-memory log, and the rules as programs.
 //!
 //! No server and no network. What one crate can check alone is tested in that crate.
 
+mod chain;
 mod tidy;

@@ -84,7 +84,7 @@ fn the_seeded_fleet_reconciles_and_a_second_run_adds_nothing() {
 fn a_run_that_was_killed_ends_with_the_totals_of_an_undisturbed_one() {
     let calm = tempfile::tempdir().expect("temporary directory");
     let expected = demo(calm.path());
-    for milliseconds in [400, 1_500, 3_000] {
+    for milliseconds in [300, 900, 1_500] {
         let dir = tempfile::tempdir().expect("temporary directory");
         demo_killed_after(dir.path(), milliseconds);
         same_totals(&expected, &demo(dir.path()));
@@ -97,7 +97,7 @@ fn one_seed_gives_one_set_of_findings_and_files() {
     let (first, second) = (demo(a.path()), demo(b.path()));
     assert_eq!(first["findings_sha256"], second["findings_sha256"]);
     let digests = |dir: &Path| -> Vec<(String, Value)> {
-        let manifests = files_below(&dir.join("archive/_manifest"), ".json");
+        let manifests = files_below(&dir.join("store/archive/_manifest"), ".json");
         let read =
             |m: &PathBuf| -> Value { serde_json::from_slice(&std::fs::read(m).expect("manifest")).expect("JSON") };
         manifests
@@ -125,7 +125,7 @@ fn verify_names_the_object_that_was_tampered_with() {
         text
     };
     verify(0);
-    let victim = files_below(&dir.path().join("archive"), ".parquet").remove(0);
+    let victim = files_below(&dir.path().join("store/archive"), ".parquet").remove(0);
     let name = victim.file_name().expect("name").to_string_lossy().into_owned();
     let original = std::fs::read(&victim).expect("object");
 
