@@ -5,4 +5,5 @@
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod chain;
+mod licences;
 mod tidy;

@@ -163,7 +163,8 @@ fn dependency(kind: &str, subject: &mut Subject, window: &Window, config: &Score
             candidate.class = "outage".to_owned();
             candidate.severity = if burns || candidate.observed >= Some(0.5) { "critical" } else { "error" };
         }
-        let share = format!("{failed} of {agents} agents affected");
+        // Of the window that is judged: once the failures stop there is nothing to say.
+        let share = if failed > 0 { format!("{failed} of {agents} agents affected") } else { String::new() };
         candidate.detail =
             [candidate.detail, share].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         found.test(candidate);
