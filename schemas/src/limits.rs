@@ -8,7 +8,7 @@ pub const DERIVED_BYTES_MAX: usize = 4 << 20;
 /// Most records in one atomic step.
 pub const STEP_RECORDS_MAX: usize = 5_000;
 /// Most bytes of source values in one atomic step.
-pub const STEP_BYTES_MAX: usize = 2 << 20;
+pub const STEP_BYTES_MAX: usize = 1 << 20;
 /// Most records that one input may derive (law "bounded").
 pub const OUTPUTS_PER_EVENT_MAX: usize = 64;
 /// Most bytes of one state entry.

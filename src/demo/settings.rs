@@ -83,5 +83,5 @@ pub(crate) fn archive() -> ArchiveConfig {
 
 /// The loader: four partitions of three topics in hand at once stay within 512 MiB.
 pub(crate) fn load() -> LoadConfig {
-    LoadConfig { rows_max: 20_000, bytes_max: 16 << 20 }
+    LoadConfig { rows_max: 20_000, bytes_max: 8 << 20 }
 }
