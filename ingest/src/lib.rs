@@ -3,4 +3,6 @@
 //! It does not know what is found in events (`processors`) or where they end (`sinks`).
 
 pub mod agent;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod log;

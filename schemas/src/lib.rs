@@ -10,6 +10,7 @@ pub mod limits;
 pub mod object_key;
 pub mod record;
 pub mod reject;
+pub mod secret;
 pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,0 +1,38 @@
+//! What a request brings and what it is refused with: the words between protocols and the writer.
+//!
+//! Pure data. It reads no clock, gives no numbers and writes nothing.
+
+use schemas::event::RawEvent;
+use schemas::id::Sha256;
+
+/// One event as a request brought it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrived {
+    /// The event. Where `numbered` is false, `seq`, `prev_hash` and the producer's numbers are still
+    /// to be given.
+    pub event: RawEvent,
+    /// The client's own `seq` and producer numbers are kept.
+    pub numbered: bool,
+    /// Digest of what arrived, independent of any number that is given later: the same event sent
+    /// twice has the same digest.
+    pub content_sha256: Sha256,
+}
+
+/// Why a request, or one event of it, is refused: the members of a problem of RFC 9457. Nothing in
+/// it repeats the content of an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{title}: {detail}")]
+pub struct Problem {
+    /// HTTP status, 4xx or 503.
+    pub status: u16,
+    /// Stable code for metrics and `type`, e.g. `invalid_field`.
+    pub code: &'static str,
+    /// The same sentence for every problem of this code.
+    pub title: &'static str,
+    /// What is wrong here, and the remedy where there is one.
+    pub detail: String,
+    /// JSON pointer (RFC 6901) or attribute name of the field at fault.
+    pub field: Option<String>,
+    /// 0-based place of the event in its batch.
+    pub index: Option<usize>,
+}
