@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod demo;
+pub mod dlq;
 pub mod embedded;
 pub mod fleet;
 pub mod load_role;
