@@ -27,14 +27,14 @@ const COMPLAINT_INTERVAL_MS: i64 = 60_000;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file or its folder.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {why}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        why: io::Error,
     },
     /// Everybody may write it.
     #[error("{} can be written by everybody of this machine, who could add a key: chmod 600 it", path.display())]
@@ -49,12 +49,12 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// Its content, or a change that is not allowed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Keys {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: KeyError,
+        why: KeyError,
     },
 }
 
@@ -207,17 +207,17 @@ pub fn edit<T>(path: &Path, change: impl FnOnce(&mut KeyTable) -> Result<T, KeyE
     let lock_path = with_suffix(path, ".lock");
     let io = |what, path: &Path| {
         let path = path.to_owned();
-        move |source| KeyFileError::Io { what, path, source }
+        move |why| KeyFileError::Io { what, path, why }
     };
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
     let lock = lock.map_err(io("open", &lock_path))?;
     lock.lock().map_err(io("lock", &lock_path))?;
     let mut table = match load(path) {
-        Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => KeyTable::default(),
+        Err(KeyFileError::Io { why, .. }) if why.kind() == io::ErrorKind::NotFound => KeyTable::default(),
         loaded => loaded?,
     };
     let before = table.clone();
-    let outcome = change(&mut table).map_err(|source| KeyFileError::Keys { path: path.to_owned(), source })?;
+    let outcome = change(&mut table).map_err(|why| KeyFileError::Keys { path: path.to_owned(), why })?;
     if table != before {
         replace(path, &table.to_json()).map_err(io("write", path))?;
     }
@@ -246,7 +246,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn read(path: &Path) -> Result<(Sha256, Vec<u8>), KeyFileError> {
-    let io = |source| KeyFileError::Io { what: "read", path: path.to_owned(), source };
+    let io = |why| KeyFileError::Io { what: "read", path: path.to_owned(), why };
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     if metadata.permissions().mode() & 0o002 != 0 {
@@ -261,7 +261,7 @@ fn read(path: &Path) -> Result<(Sha256, Vec<u8>), KeyFileError> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<KeyTable, KeyFileError> {
-    KeyTable::parse(bytes).map_err(|source| KeyFileError::Keys { path: path.to_owned(), source })
+    KeyTable::parse(bytes).map_err(|why| KeyFileError::Keys { path: path.to_owned(), why })
 }
 
 #[cfg(test)]
