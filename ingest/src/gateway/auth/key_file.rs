@@ -65,6 +65,8 @@ pub struct KeyFile {
     check_interval_ms: i64,
     table: RwLock<Arc<KeyTable>>,
     watch: Mutex<Watch>,
+    /// Changes that are settled here, and may still be in the file.
+    settled: Mutex<Vec<Change>>,
 }
 
 /// What was seen of the file.
@@ -90,6 +92,7 @@ impl KeyFile {
             check_interval_ms,
             table: RwLock::new(Arc::new(table)),
             watch: Mutex::new(Watch { checked_at: now, digest, broken: None }),
+            settled: Mutex::default(),
         })
     }
 
@@ -158,17 +161,21 @@ impl KeyFile {
     /// acknowledged, the changes to [`KeyFile::settle`].
     pub fn overdue(&self, now: TimestampMicros) -> (Vec<Change>, Vec<Arrived>) {
         let table = self.table();
-        let changes = table.overdue(now);
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.retain(|change| table.pending().contains(change));
+        let changes: Vec<Change> = table.overdue(now).into_iter().filter(|c| !settled.contains(c)).collect();
         let events = change::events(&changes, &table);
         (changes, events)
     }
 
-    /// Takes changes out of the file whose events are in the log.
+    /// Takes changes out of the file whose events are in the log. They are not overdue here any more, even
+    /// if the file cannot be written.
     ///
     /// # Errors
-    /// The file cannot be written: tell of them no more, a restart will tell of them again under the same
-    /// ids.
+    /// The file cannot be written (a mounted secret, say): another process will tell of them again, under
+    /// the same ids.
     pub fn settle(&self, done: &[Change]) -> Result<(), KeyFileError> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(done);
         edit(&self.path, |table| {
             table.settle(done);
             Ok(())

@@ -214,7 +214,26 @@ fn what_a_command_could_not_tell_the_gateway_tells_once() {
     let (changes, events) = file.overdue(NOW.plus_ms(10_000));
     assert_eq!((changes.len(), events.len()), (1, 1));
     file.settle(&changes).unwrap();
+    assert_eq!(file.overdue(NOW.plus_ms(10_000)).0, [], "before the file is read again");
     file.refresh(NOW.plus_ms(10_000));
     assert_eq!(file.overdue(NOW.plus_ms(10_000)).0, []);
-    assert_eq!(load(&path).unwrap().keys().count(), 1);
+    let table = load(&path).unwrap();
+    assert_eq!((table.keys().count(), table.pending().len()), (1, 0));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_of_once_by_each_process() {
+    let (_dir, path) = folder();
+    add(&path, 1);
+    let file = KeyFile::open(&path, INTERVAL_MS, NOW).unwrap();
+    let (changes, _) = file.overdue(NOW.plus_ms(10_000));
+    // A folder in the lock's place fails for everybody, root included.
+    fs::remove_file(with_suffix(&path, ".lock")).unwrap();
+    fs::create_dir(with_suffix(&path, ".lock")).unwrap();
+    assert!(file.settle(&changes).unwrap_err().to_string().contains("cannot open"));
+    file.refresh(NOW.plus_ms(10_000));
+    assert_eq!(file.table().pending().len(), 1);
+    assert_eq!(file.overdue(NOW.plus_ms(20_000)).0, []);
+    let another = KeyFile::open(&path, INTERVAL_MS, NOW).unwrap();
+    assert_eq!(another.overdue(NOW.plus_ms(20_000)).0, changes);
 }
