@@ -24,7 +24,7 @@ pub fn body(alert: &Alert, links: &Links) -> Vec<u8> {
         json!({"type": "section", "text": {"type": "mrkdwn", "text": why}}),
         json!({"type": "section", "fields": fields(alert)}),
     ];
-    let links: Vec<String> = links.of(alert).iter().map(|(name, url)| format!("<{url}|{name}>")).collect();
+    let links: Vec<String> = links.of(alert).iter().map(|(name, url)| format!("<{}|{name}>", escaped(url))).collect();
     if !links.is_empty() {
         blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": links.join("  ·  ")}]}));
     }
