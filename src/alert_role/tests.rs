@@ -142,6 +142,34 @@ async fn after_a_lost_answer_the_same_identity_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_never_answers_is_asked_again() {
+    let (broker, server) = (log().await, Server::start([Reply::Silent]).await);
+    write(&broker, &[(0, alert("x", "firing", 0))]).await;
+    let config = config(&[("pd", receiver(ReceiverKind::PagerDuty, &server.url()))]);
+    serve(&broker, &AlertConfig { request_timeout_ms: 300, ..config }).await;
+    let bodies: Vec<Vec<u8>> = server.requests().into_iter().map(|r| r.body).collect();
+    assert!(bodies.len() > 1 && bodies.iter().all(|body| *body == bodies[0]), "{} requests", bodies.len());
+    assert_eq!(committed(&broker, "pd", 0).await, 1);
+}
+
+#[tokio::test]
+async fn why_there_was_no_answer_is_said_without_the_address() {
+    let (_, server) = (log().await, Server::start([Reply::Lost]).await);
+    let own = receiver(ReceiverKind::Slack, &format!("{}/services/hunter2", server.url()));
+    let sender = Sender::new(10_000).unwrap();
+    let opened = Receiver::open_all(&config(&[("slack", own)])).unwrap();
+    let alert = alert("x", "firing", 0);
+    let post = opened[0].post(&[Item { alert: &alert, id: Uuid::ZERO }], clock::now()).unwrap();
+    let lost = sender.send(&post, clock::now()).await.unwrap();
+    server.stop().await;
+    let away = sender.send(&post, clock::now()).await.unwrap();
+    for (answer, expected) in [(lost, "the answer was lost"), (away, "it cannot be reached")] {
+        let Answer::Again { after_ms: None, why } = answer else { panic!("{answer:?}") };
+        assert!(why.starts_with(expected) && !why.contains("hunter2"), "{why}");
+    }
+}
+
+#[tokio::test]
 async fn a_cloud_event_keeps_its_id_over_a_lost_answer_and_a_restart() {
     let (broker, server) = (log().await, Server::start([Reply::Lost]).await);
     write(&broker, &[(1, alert("x", "firing", 0)), (1, alert("x", "firing", 10))]).await;

@@ -17,6 +17,8 @@ pub(super) enum Reply {
     Status(u16, Option<&'static str>),
     /// The connection closes without one.
     Lost,
+    /// None ever comes.
+    Silent,
 }
 
 /// What was sent.
@@ -99,6 +101,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
     shared.count.send_modify(|count| *count += 1);
     let reply = shared.script.lock().unwrap().pop_front();
     match reply {
+        Some(Reply::Silent) => std::future::pending().await,
         None => StatusCode::OK.into_response(),
         Some(Reply::Status(status, None)) => StatusCode::from_u16(status).unwrap().into_response(),
         Some(Reply::Status(status, Some(after))) => {
