@@ -6,11 +6,13 @@
 
 mod consumer;
 mod log;
+mod outside;
 mod producer;
 mod queue;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,13 +21,13 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use schemas::record::{OutRecord, PartitionId};
+use schemas::record::{OutRecord, PartitionId, Record};
 use schemas::topic::{Topic, partition_of};
 
 use self::log::KafkaLog;
 use self::producer::KafkaAppender;
 use super::in_process::name;
-use super::{Broker, ErrorClass, LogError};
+use super::{Broker, Committed, ErrorClass, LogError};
 
 /// Longest wait for one answer of a broker.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
@@ -243,6 +245,14 @@ impl Inner {
         self.count(topic)?.ok_or_else(missing)
     }
 
+    /// Refuses a partition that the topic does not have.
+    fn held(&self, partition: PartitionId) -> Result<(), LogError> {
+        match self.count_of(partition.topic)? {
+            count if partition.partition < count => Ok(()),
+            count => Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions"))),
+        }
+    }
+
     /// The partition of a record; refused before anything of its step is sent.
     fn place(&self, record: &OutRecord) -> Result<PartitionId, LogError> {
         let count = self.count_of(record.topic)?;
@@ -367,6 +377,21 @@ impl Broker for KafkaBroker {
         }
         let (inner, group, instance) = (Arc::clone(&self.inner), group.to_owned(), instance.to_owned());
         blocking("start of a consumer", move || KafkaLog::open(inner, &group, topic, &instance)).await
+    }
+
+    async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("bounds", move || outside::bounds(&inner, partition)).await
+    }
+
+    async fn committed(&self, group: &str, partition: PartitionId) -> Result<Option<Committed>, LogError> {
+        let (inner, group) = (Arc::clone(&self.inner), group.to_owned());
+        blocking("committed offset", move || outside::committed(&inner, &group, partition)).await
+    }
+
+    async fn read(&self, partition: PartitionId, offset: u64) -> Result<(Vec<Record>, u64), LogError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("read", move || outside::read(&inner, partition, offset)).await
     }
 
     async fn appender(&self) -> Result<Self::Appender, LogError> {
