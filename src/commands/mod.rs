@@ -1,8 +1,12 @@
 //! The small commands: each reads its arguments, calls a crate, and prints.
 
 pub mod clickhouse;
+pub mod dlq;
+pub mod doctor;
 pub mod engine;
 pub mod query;
 pub mod replay;
 pub mod schemas;
+pub mod status;
+pub mod topics;
 pub mod verify;

@@ -23,7 +23,7 @@ pub use self::load::{ConfigArgs, ConfigError, Loaded};
 pub use self::passthrough::{Settings, is_secret};
 pub use self::sections::{
     AnomalySection, ArchiveSection, ClickHouseSection, LifecycleSection, LoadSection, LogFormat, LogSection, LogUrl,
-    OtherTenants, PiiSection, TelemetrySection,
+    OtherTenants, PiiSection, SchemasSection, TelemetrySection,
 };
 pub use self::validate::Role;
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub instance: String,
     /// The log.
     pub log: LogSection,
+    /// Schemas of records that others write.
+    pub schemas: SchemasSection,
     /// ClickHouse.
     pub clickhouse: ClickHouseSection,
     /// Stage `pii`.
@@ -66,6 +68,7 @@ impl Default for Config {
             data_dir: PathBuf::from("custody-data"),
             instance: String::new(),
             log: LogSection::default(),
+            schemas: SchemasSection::default(),
             clickhouse: ClickHouseSection::default(),
             pii: PiiSection::default(),
             completeness: CompletenessConfig::default(),
