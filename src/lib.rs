@@ -8,6 +8,7 @@ pub mod archive_role;
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod config;
 pub mod demo;
 pub mod dlq;
 pub mod embedded;

@@ -2,8 +2,12 @@
 
 pub mod api_keys;
 pub mod clickhouse;
+pub mod dlq;
+pub mod doctor;
 pub mod engine;
 pub mod query;
 pub mod replay;
 pub mod schemas;
+pub mod status;
+pub mod topics;
 pub mod verify;
