@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod fleet;
 pub mod load_role;
 pub mod memory;
+pub mod metrics;
 pub mod roles;
 pub mod runner;
 pub mod telemetry;
