@@ -407,11 +407,13 @@ pub async fn the_log_can_be_read_from_outside<B: Broker>(broker: B) {
 /// Topics can be created again; another partition count is refused and changes nothing.
 pub async fn create_topics_is_idempotent<B: Broker>(broker: B) {
     assert_eq!(class(broker.partitions(Topic::Events).await), ErrorClass::Fatal);
+    assert_eq!(broker.topic_settings(Topic::Events).await.expect("settings"), None);
     ready(&broker, 3).await;
     append(&broker, 2, &["kept"]).await;
     ready(&broker, 3).await;
     assert_eq!(class(broker.create_topics(&[Topic::Events], 4).await), ErrorClass::Fatal);
     assert_eq!(broker.partitions(Topic::Events).await.expect("partitions"), 3);
+    assert!(broker.topic_settings(Topic::Events).await.expect("settings").is_some());
     assert_eq!(values(&contents(&broker, events(2)).await), ["kept"]);
 }
 

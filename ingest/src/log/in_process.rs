@@ -261,6 +261,10 @@ impl<S: Store> Broker for InProcessBroker<S> {
         Ok(InProcessLog { broker: self.clone(), key, instance, incarnation, positions: BTreeMap::new(), last: 0 })
     }
 
+    async fn topic_settings(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
+        Ok(self.store.partitions(topic).map(|_| BTreeMap::new()))
+    }
+
     async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {
         self.held(partition)?;
         Ok(self.store.bounds(partition))

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -296,6 +296,31 @@ impl Inner {
         text.parse().map_err(|_| LogError::fatal("topic setting replicas", format!("{text:?} is not a number")))
     }
 
+    /// What the brokers say of a topic; `None` if there is none.
+    async fn described(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
+        let admin: AdminClient<Context> = create(&self.config, &[], Context)?;
+        let wire = self.topic(topic);
+        let what = || format!("settings of topic {wire}");
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
+        let answer = admin.describe_configs(&[ResourceSpecifier::Topic(&wire)], &options).await;
+        let answer = answer.map_err(|e| failed(what(), &e, admin.inner()))?;
+        let missing = || LogError::fatal(what(), "the brokers left it out");
+        let resource = match answer.into_iter().next().ok_or_else(missing)? {
+            Ok(resource) => resource,
+            Err(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(None),
+            Err(code) => return Err(LogError::new(class_of(code), what(), code.to_string())),
+        };
+        let entries = resource.entries.into_iter().map(|e| (e.name, e.value.unwrap_or_default()));
+        let mut settings: BTreeMap<String, String> = entries.collect();
+        let metadata = self.meta.fetch_metadata(Some(&wire), ANSWER_WAIT);
+        let metadata = metadata.map_err(|e| failed(what(), &e, self.meta.client()))?;
+        let partitions = metadata.topics().iter().flat_map(|t| t.partitions());
+        if let Some(replicas) = partitions.map(|p| p.replicas().len()).min() {
+            settings.insert("replicas".to_owned(), replicas.to_string());
+        }
+        Ok(Some(settings))
+    }
+
     async fn create_missing(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
         let admin: AdminClient<Context> = create(&self.config, &[], Context)?;
         let replicas = self.replicas()?;
@@ -377,6 +402,10 @@ impl Broker for KafkaBroker {
         }
         let (inner, group, instance) = (Arc::clone(&self.inner), group.to_owned(), instance.to_owned());
         blocking("start of a consumer", move || KafkaLog::open(inner, &group, topic, &instance)).await
+    }
+
+    async fn topic_settings(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
+        self.inner.described(topic).await
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {

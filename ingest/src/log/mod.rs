@@ -3,6 +3,7 @@
 //! `memory` is the deterministic reference, `local` the embedded durable one, `kafka` the real one.
 //! The traits say what must hold; `conformance` checks it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 #[cfg(any(test, feature = "testing"))]
@@ -194,6 +195,13 @@ pub trait Broker: Clone + Send + Sync + 'static {
         topic: Topic,
         instance: &str,
     ) -> impl Future<Output = Result<Self::Log, LogError>> + Send;
+
+    /// The broker's settings of a topic by Kafka's names, `replicas` among them; empty where the log has
+    /// none, `None` if there is no such topic.
+    fn topic_settings(
+        &self,
+        topic: Topic,
+    ) -> impl Future<Output = Result<Option<BTreeMap<String, String>>, LogError>> + Send;
 
     /// First and next offset that the partition holds now, asked from outside any group.
     fn bounds(&self, partition: PartitionId) -> impl Future<Output = Result<Range<u64>, LogError>> + Send;
