@@ -106,7 +106,8 @@ impl ArchiveSink {
     /// # Errors
     /// As [`Store::self_test`].
     pub async fn open(store: Store, config: ArchiveConfig, nonce: u64) -> Result<Self, SinkError> {
-        store.self_test(nonce).await?;
+        let protection = store.self_test(nonce).await?;
+        tracing::info!(%protection, "the archive's store refuses to overwrite");
         Ok(Self { store, config, heads: BTreeMap::new(), partitions: BTreeMap::new() })
     }
 
