@@ -8,9 +8,12 @@ use custody::cli::Cli;
 fn main() -> ExitCode {
     custody::memory::init();
     custody::embedded::run_if_child();
-    let cli = Cli::parse();
-    custody::telemetry::init(cli.verbose);
-    match custody::cli::run(cli) {
+    // One provider for every TLS connection; another one in the process would be a defect.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("error: a TLS provider is installed already");
+        return ExitCode::from(2);
+    }
+    match custody::cli::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

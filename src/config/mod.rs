@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use processors::completeness::{CompletenessConfig, WritersConfig};
 use serde::{Deserialize, Serialize};
 use sinks::alerts::config::AlertConfig;
+use sinks::parquet::store::config::StoreConfig;
 
 pub use self::load::{ConfigArgs, ConfigError, Loaded};
 pub use self::passthrough::{Settings, is_secret};
@@ -41,6 +42,8 @@ pub struct Config {
     pub instance: String,
     /// The log.
     pub log: LogSection,
+    /// The object store.
+    pub store: StoreConfig,
     /// ClickHouse.
     pub clickhouse: ClickHouseSection,
     /// Stage `pii`.
@@ -69,6 +72,7 @@ impl Default for Config {
             data_dir: PathBuf::from("custody-data"),
             instance: String::new(),
             log: LogSection::default(),
+            store: StoreConfig::default(),
             clickhouse: ClickHouseSection::default(),
             pii: PiiSection::default(),
             completeness: CompletenessConfig::default(),
@@ -90,6 +94,15 @@ impl Config {
             false => self.instance.clone(),
             true => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         }
+    }
+
+    /// The object store: the configured one, else a directory in the data directory.
+    pub fn store(&self) -> StoreConfig {
+        let url = match self.store.url.is_empty() {
+            false => self.store.url.clone(),
+            true => format!("file:{}", self.data_dir.join("store").display()),
+        };
+        StoreConfig { url, ..self.store.clone() }
     }
 
     /// File of the key that tokens derive from.
