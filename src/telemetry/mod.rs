@@ -2,6 +2,7 @@
 //!
 //! No event content is ever logged or traced: lines and spans name places, counts and times.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -38,7 +39,9 @@ fn filter(verbose: u8, default: &str) -> EnvFilter {
 
 /// Sets up logging of a command: warnings, or what `CUSTODY_LOG` and `-v` ask for.
 pub fn init(verbose: u8) {
-    tracing_subscriber::fmt().with_env_filter(filter(verbose, "warn")).with_writer(std::io::stderr).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(verbose, "warn"));
+    lines.with_writer(std::io::stderr).with_ansi(is_terminal).init();
 }
 
 /// The export of traces; close it before the process ends.
@@ -75,7 +78,8 @@ pub fn init_service(section: &TelemetrySection, role: Role, instance: &str, verb
             .with_threads(false)
             .with_filter(filter_fn(move |meta| meta.is_span() && is_own(meta.target())))
     });
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
     let lines = match section.log_format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
