@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
+use crate::commands::store::StoreArgs;
 use crate::demo::DemoOptions;
 
 /// The chain of custody for AI-agent events: nothing lost, nothing twice, nothing changed unseen.
@@ -52,7 +53,11 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// A data directory of custody, or an archive's directory.
-    pub dir: PathBuf,
+    #[arg(required_unless_present = "store")]
+    pub dir: Option<PathBuf>,
+    /// Where the archive is, if in no directory.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -78,6 +83,9 @@ pub struct ReplayArgs {
     /// Where ClickHouse is.
     #[command(flatten)]
     pub at: ClickHouseAt,
+    /// Where the archive is, if not in the data directory.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Print the counts as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -8,6 +8,8 @@ use custody::cli::Cli;
 fn main() -> ExitCode {
     custody::memory::init();
     custody::embedded::run_if_child();
+    // Fails only if there is one already.
+    let _present = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     custody::telemetry::init(cli.verbose);
     match custody::cli::run(cli) {
