@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::store::StoreArgs;
 use crate::config::{ConfigArgs, Role};
 use crate::demo::DemoOptions;
 use crate::{commands, services, telemetry};
@@ -117,7 +118,11 @@ pub enum StageCommand {
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// A data directory of custody, or an archive's directory.
-    pub dir: PathBuf,
+    #[arg(required_unless_present = "store")]
+    pub dir: Option<PathBuf>,
+    /// Where the archive is, if in no directory.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -143,6 +148,9 @@ pub struct ReplayArgs {
     /// Where ClickHouse is.
     #[command(flatten)]
     pub at: ClickHouseAt,
+    /// Where the archive is, if not in the data directory.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Print the counts as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -7,4 +7,5 @@ pub mod manual;
 pub mod query;
 pub mod replay;
 pub mod schemas;
+pub mod store;
 pub mod verify;

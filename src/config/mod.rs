@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use processors::completeness::{CompletenessConfig, WritersConfig};
 use serde::{Deserialize, Serialize};
 use sinks::alerts::config::AlertConfig;
-use sinks::parquet::store::config::StoreConfig;
+use sinks::parquet::store::StoreConfig;
 
 pub use self::load::{ConfigArgs, ConfigError, Loaded};
 pub use self::passthrough::{Settings, is_secret};
