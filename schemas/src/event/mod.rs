@@ -13,6 +13,10 @@ pub type RawEvent = Event<RawText>;
 /// An event after redaction: the only kind that a sink accepts (invariant I9).
 pub type CleanEvent = Event<CleanText>;
 
+/// Key of the `ext` entry in which a gateway keeps the digest of what arrived, 64 hexadecimal
+/// digits: the same event sent twice has the same digest, whatever number it is given.
+pub const CONTENT_SHA256_EXT: &str = "custody.content_sha256";
+
 impl EventHeader {
     /// A header that says nothing but the event type.
     pub fn of_type(event_type: &str) -> Self {
