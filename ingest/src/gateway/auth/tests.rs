@@ -1,0 +1,1 @@
+//! Roles, tenants, headers and the form of keys.
