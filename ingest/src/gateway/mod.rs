@@ -4,5 +4,7 @@
 //! not look for personal data and does not judge what events say.
 
 pub mod auth;
+pub mod body;
 pub mod intake;
+pub mod problem;
 pub mod quota;
