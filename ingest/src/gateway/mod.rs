@@ -4,3 +4,4 @@
 //! not look for personal data and does not judge what events say.
 
 pub mod intake;
+pub mod otlp;
