@@ -6,5 +6,6 @@
 pub mod auth;
 pub mod body;
 pub mod intake;
+pub mod otlp;
 pub mod problem;
 pub mod quota;
