@@ -3,9 +3,16 @@
 //! Protocols turn bytes into [`intake::Arrived`] events, one writer numbers and appends them. It does
 //! not look for personal data and does not judge what events say.
 
+mod answer;
 pub mod auth;
 pub mod body;
+mod grpc;
 pub mod intake;
+pub mod limits;
+pub mod metrics;
+pub mod numbering;
 pub mod otlp;
 pub mod problem;
 pub mod quota;
+mod router;
+pub mod writer;
