@@ -46,6 +46,8 @@ pub enum Command {
         #[command(subcommand)]
         command: SchemasCommand,
     },
+    /// The API keys that the gateway accepts.
+    ApiKeys(commands::api_keys::ApiKeysArgs),
 }
 
 /// Arguments of `custody verify`.
@@ -131,5 +133,6 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Query(args) => commands::query::run(&args),
         Command::Clickhouse(args) => commands::clickhouse::run(&args),
         Command::Schemas { command } => commands::schemas::run(&command),
+        Command::ApiKeys(args) => commands::api_keys::run(&args),
     }
 }

@@ -15,7 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::intake::Problem;
 
+pub mod change;
 pub mod credential;
+pub mod journal;
+pub mod key_file;
+pub mod table;
 
 /// Header that names the tenant, where an identity is not bound to one.
 pub const TENANT_HEADER: &str = "x-custody-tenant";

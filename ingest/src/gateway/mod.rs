@@ -4,9 +4,10 @@
 //! not look for personal data and does not judge what events say.
 
 mod answer;
+mod grpc;
+mod router;
 pub mod auth;
 pub mod body;
-mod grpc;
 pub mod intake;
 pub mod limits;
 pub mod metrics;
@@ -14,5 +15,4 @@ pub mod numbering;
 pub mod otlp;
 pub mod problem;
 pub mod quota;
-mod router;
 pub mod writer;

@@ -26,8 +26,9 @@ const CHECKSUM_BYTES: usize = 4;
 const TEXT_BYTES: usize = 43;
 const ID_BYTES: usize = "cst_".len() + 2 * CHECKSUM_BYTES;
 
-/// A key that was presented: its id, and the digest of its secret.
-#[derive(Clone, PartialEq, Eq)]
+/// A key that was presented: its id, and the digest of its secret. It has no `==`: [`Presented::matches`]
+/// is the only comparison.
+#[derive(Clone)]
 pub struct Presented {
     id: String,
     digest: Sha256,
@@ -135,3 +136,6 @@ fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
+
+#[cfg(test)]
+mod tests;
