@@ -26,6 +26,9 @@ use super::otlp::{self, Mapped};
 use super::problem::Code;
 use super::router::{App, Batch, OTLP_GRPC, logs_response, traces_response};
 
+/// Code, in metrics, of messages that are not gRPC, not OTLP or too large.
+const MALFORMED: &str = "malformed_grpc";
+
 /// Whether a request speaks gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
@@ -70,21 +73,17 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
         response.headers_mut().insert(Status::GRPC_STATUS, invalid);
     }
     let code = grpc_status(&response);
-    let refused = code.is_some_and(|code| code != GrpcCode::Ok);
-    // What tonic refuses by itself has no code of ours.
-    app.answered(OTLP_GRPC, begun, http_status(code), refused.then(|| reason(&response)));
+    app.answered(OTLP_GRPC, begun, http_status(code));
+    if code.is_some_and(|code| code != GrpcCode::Ok) && !response.headers().contains_key(CODE_METADATA) {
+        // What tonic refuses by itself has no code of ours.
+        app.refused(MALFORMED);
+    }
     response
 }
 
-/// The stable code of a refusal: one of the table's, which come with every refusal of ours.
-fn reason(response: &Response) -> &'static str {
-    let code = response.headers().get(CODE_METADATA).and_then(|value| value.to_str().ok());
-    let known = code.and_then(|code| Code::ALL.iter().map(|known| known.text()).find(|known| *known == code));
-    known.unwrap_or("malformed_grpc")
-}
-
 fn refusal(app: &App, begun: Instant, refused: Refused) -> Response {
-    app.answered(OTLP_GRPC, begun, refused.status(), Some(refused.code()));
+    app.answered(OTLP_GRPC, begun, refused.status());
+    app.refused(refused.code());
     refused.into_grpc().into_http::<tonic::body::Body>().into_response()
 }
 
@@ -115,6 +114,17 @@ impl Export {
         &self,
         request: tonic::Request<M>,
         map: impl FnOnce(M, &otlp::Context<'_>) -> Mapped,
+    ) -> Result<(i64, String), Status> {
+        self.take(request, map).await.map_err(|refused| {
+            self.0.refused(refused.code());
+            refused.into_grpc()
+        })
+    }
+
+    async fn take<M: Message>(
+        &self,
+        request: tonic::Request<M>,
+        map: impl FnOnce(M, &otlp::Context<'_>) -> Mapped,
     ) -> Result<(i64, String), Refused> {
         let Self(app) = self;
         let (_, mut extensions, message) = request.into_parts();
@@ -127,7 +137,7 @@ impl Export {
         let context = otlp::Context { tenant_id: &caller.tenant_id, arrived_at: (app.clock)(), config: &app.otlp };
         let Mapped { events, rejected, error_message, .. } = map(message, &context);
         app.metrics.count(OTLP_GRPC, "refused", u64::try_from(rejected).unwrap_or(0));
-        app.write(Batch { protocol: OTLP_GRPC, tenant_id: caller.tenant_id, events, bytes, share }).await?;
+        app.write(Batch { protocol: OTLP_GRPC, caller, events, bytes, share }).await?;
         Ok((rejected, error_message))
     }
 }
@@ -138,7 +148,7 @@ impl TraceService for Export {
         &self,
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, Status> {
-        let (rejected, message) = self.export(request, otlp::map_traces).await.map_err(Refused::into_grpc)?;
+        let (rejected, message) = self.export(request, otlp::map_traces).await?;
         Ok(tonic::Response::new(traces_response(rejected, message)))
     }
 }
@@ -149,7 +159,7 @@ impl LogsService for Export {
         &self,
         request: tonic::Request<ExportLogsServiceRequest>,
     ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
-        let (rejected, message) = self.export(request, otlp::map_logs).await.map_err(Refused::into_grpc)?;
+        let (rejected, message) = self.export(request, otlp::map_logs).await?;
         Ok(tonic::Response::new(logs_response(rejected, message)))
     }
 }

@@ -102,7 +102,8 @@ enum Coding {
 
 impl Coding {
     fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let unsupported = || Code::UnsupportedEncoding.problem("send the body as it is, or with Content-Encoding: gzip");
+        let unsupported =
+            || Code::UnsupportedEncoding.problem("send the body as it is, or with Content-Encoding: gzip");
         let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
         let Some(coding) = codings.next() else { return Ok(Self::Identity) };
         if codings.next().is_some() {
@@ -171,8 +172,16 @@ fn too_slow(timeout: Duration) -> Problem {
 /// Collects the chunks of a body.
 enum Sink {
     /// Most bodies are one chunk, which is not copied.
-    Identity { chunks: Vec<Bytes>, len: usize, bytes_max: usize },
-    Gzip { decoder: Box<MultiGzDecoder<Bounded>>, compressed: usize, limits: BodyLimits },
+    Identity {
+        chunks: Vec<Bytes>,
+        len: usize,
+        bytes_max: usize,
+    },
+    Gzip {
+        decoder: Box<MultiGzDecoder<Bounded>>,
+        compressed: usize,
+        limits: BodyLimits,
+    },
 }
 
 impl Sink {

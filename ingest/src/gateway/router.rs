@@ -22,6 +22,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::answer::Refused;
+use super::auth::journal::Journal;
 use super::auth::{Action, Authenticator, Caller, admit};
 use super::body::{IntakeContext, MediaType, parse};
 use super::grpc;
@@ -46,6 +47,7 @@ const PENDING_MS_MAX: u64 = 10_000;
 pub(super) struct App {
     pub(super) writer: WriterHandle,
     pub(super) authenticator: Arc<dyn Authenticator>,
+    pub(super) journal: Journal,
     pub(super) quotas: Quotas,
     pub(super) budget: Budget,
     pub(super) metrics: GatewayMetrics,
@@ -60,8 +62,8 @@ pub(super) struct App {
 pub(super) struct Batch {
     /// Protocol, as in metrics.
     pub(super) protocol: &'static str,
-    /// For whom.
-    pub(super) tenant_id: String,
+    /// From whom.
+    pub(super) caller: Caller,
     /// Events.
     pub(super) events: Vec<Arrived>,
     /// Bytes of the body.
@@ -73,14 +75,16 @@ pub(super) struct Batch {
 impl App {
     /// Who sends.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Caller, Refused> {
-        Ok(admit(&*self.authenticator, headers, Action::Send, (self.clock)())?)
+        let now = (self.clock)();
+        Ok(admit(&*self.authenticator, headers, Action::Send, now)
+            .inspect_err(|denied| self.journal.denied(denied, now))?)
     }
 
     /// Charges the quota and waits for the log.
     pub(super) async fn write(&self, batch: Batch) -> Result<Receipt, Refused> {
-        let Batch { protocol, tenant_id, events, bytes, share } = batch;
+        let Batch { protocol, caller, events, bytes, share } = batch;
         let count = events.len() as u64;
-        let outcome = match self.quotas.admit(&tenant_id, count, bytes as u64) {
+        let outcome = match self.quotas.admit(&caller.tenant_id, count, bytes as u64) {
             Ok(()) => self.writer.submit(events, Some(share)).await.map_err(Refused::from),
             Err(over) => Err(Refused::from(over)),
         };
@@ -88,6 +92,7 @@ impl App {
             Ok(receipt) => {
                 self.metrics.count(protocol, "accepted", receipt.accepted);
                 self.metrics.count(protocol, "duplicate", receipt.duplicates);
+                self.journal.used(&caller, count, (self.clock)());
             }
             Err(_) => self.metrics.count(protocol, "refused", count),
         }
@@ -95,12 +100,14 @@ impl App {
     }
 
     /// Counts an answered request.
-    pub(super) fn answered(&self, protocol: &'static str, begun: Instant, status: u16, refused: Option<&'static str>) {
+    pub(super) fn answered(&self, protocol: &'static str, begun: Instant, status: u16) {
         self.metrics.requests.get_or_create(&RequestLabels { protocol, status }).inc();
         self.metrics.request_seconds.observe(begun.elapsed().as_secs_f64());
-        if let Some(reason) = refused {
-            self.metrics.refusals.get_or_create(&RefusalLabels { reason }).inc();
-        }
+    }
+
+    /// Counts a refused request.
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.metrics.refusals.get_or_create(&RefusalLabels { reason }).inc();
     }
 
     fn body_share(&self) -> Share {
@@ -129,7 +136,9 @@ async fn method_not_allowed() -> Response {
 
 async fn not_found(headers: HeaderMap) -> Response {
     if grpc::is_grpc(&headers) {
-        return tonic::Status::unimplemented("there is no such service here").into_http::<tonic::body::Body>().into_response();
+        return tonic::Status::unimplemented("there is no such service here")
+            .into_http::<tonic::body::Body>()
+            .into_response();
     }
     let detail = "send events to /v1/events, and OTLP to /v1/traces and /v1/logs";
     Refused::from(Code::NotFound.problem(detail)).into_problem()
@@ -150,7 +159,9 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
 async fn startupz(State(app): State<Arc<App>>) -> Response {
     match app.writer.health().has_started() {
         true => "ok\n".into_response(),
-        false => Refused::from(Code::LogUnavailable.problem("the log has not acknowledged anything yet")).into_problem(),
+        false => {
+            Refused::from(Code::LogUnavailable.problem("the log has not acknowledged anything yet")).into_problem()
+        }
     }
 }
 
@@ -158,12 +169,13 @@ async fn events(State(app): State<Arc<App>>, request: Request) -> Response {
     let begun = Instant::now();
     match take_events(&app, request).await {
         Ok(Receipt { accepted, duplicates }) => {
-            app.answered(EVENTS, begun, 202, None);
+            app.answered(EVENTS, begun, 202);
             let body = format!("{{\"accepted\":{accepted},\"duplicates\":{duplicates}}}");
             (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], body).into_response()
         }
         Err(refused) => {
-            app.answered(EVENTS, begun, refused.status(), Some(refused.code()));
+            app.answered(EVENTS, begun, refused.status());
+            app.refused(refused.code());
             refused.into_problem()
         }
     }
@@ -174,14 +186,17 @@ async fn take_events(app: &App, request: Request) -> Result<Receipt, Refused> {
     let caller = app.admit(&parts.headers)?;
     accepts_json(&parts.headers)?;
     check_length(parts.version, &parts.headers)?;
-    let media = MediaType::of(text(&parts.headers, header::CONTENT_TYPE.as_str())?, parts.headers.contains_key("ce-specversion"))?;
+    let media = MediaType::of(
+        text(&parts.headers, header::CONTENT_TYPE.as_str())?,
+        parts.headers.contains_key("ce-specversion"),
+    )?;
     let cloud = cloud_event_headers(&parts.headers)?;
     let mut share = app.body_share();
     let body = read_body(&parts.headers, body, &app.body, &mut share).await?;
     let context = IntakeContext { tenant_id: Some(&caller.tenant_id), arrived_at: (app.clock)() };
     let events = parse(media, &cloud, &body, &context)?;
     check_reserved(&events)?;
-    let batch = Batch { protocol: EVENTS, tenant_id: caller.tenant_id, events, bytes: body.len(), share };
+    let batch = Batch { protocol: EVENTS, caller, events, bytes: body.len(), share };
     app.write(batch).await
 }
 
@@ -241,31 +256,32 @@ async fn export(app: &App, request: Request, signal: Signal) -> Response {
     let begun = Instant::now();
     let encoding = encoding(request.headers());
     let outcome = match encoding {
-        Ok(encoding) => take_otlp(app, request, signal, encoding).await,
-        Err(problem) => Err(problem.into()),
+        Some(encoding) => take_otlp(app, request, signal, encoding).await,
+        None => Err(Code::UnsupportedMediaType.problem("send application/x-protobuf or application/json").into()),
     };
     match outcome {
         Ok(body) => {
-            app.answered(OTLP_HTTP, begun, 200, None);
+            app.answered(OTLP_HTTP, begun, 200);
             body
         }
         Err(refused) => {
-            app.answered(OTLP_HTTP, begun, refused.status(), Some(refused.code()));
+            app.answered(OTLP_HTTP, begun, refused.status());
+            app.refused(refused.code());
             match encoding {
-                Ok(encoding) => refused.into_otlp(encoding),
-                Err(_) => refused.into_problem(),
+                Some(encoding) => refused.into_otlp(encoding),
+                None => refused.into_problem(),
             }
         }
     }
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+fn encoding(headers: &HeaderMap) -> Option<Encoding> {
     let content_type = text(headers, header::CONTENT_TYPE.as_str()).ok().flatten().unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     match () {
-        () if essence.eq_ignore_ascii_case("application/x-protobuf") => Ok(Encoding::Protobuf),
-        () if essence.eq_ignore_ascii_case("application/json") => Ok(Encoding::Json),
-        () => Err(Code::UnsupportedMediaType.problem("send application/x-protobuf or application/json")),
+        () if essence.eq_ignore_ascii_case("application/x-protobuf") => Some(Encoding::Protobuf),
+        () if essence.eq_ignore_ascii_case("application/json") => Some(Encoding::Json),
+        () => None,
     }
 }
 
@@ -278,7 +294,7 @@ async fn take_otlp(app: &App, request: Request, signal: Signal, encoding: Encodi
     let mapped = map(app, signal, encoding, &body, &caller)?;
     let Mapped { events, rejected, error_message, .. } = mapped;
     app.metrics.count(OTLP_HTTP, "refused", u64::try_from(rejected).unwrap_or(0));
-    let batch = Batch { protocol: OTLP_HTTP, tenant_id: caller.tenant_id, events, bytes: body.len(), share };
+    let batch = Batch { protocol: OTLP_HTTP, caller, events, bytes: body.len(), share };
     app.write(batch).await?;
     Ok(match signal {
         Signal::Traces => encoded(&traces_response(rejected, error_message), encoding),

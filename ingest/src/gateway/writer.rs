@@ -119,7 +119,9 @@ impl WriterHandle {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Submission { events, reply, _budget: budget }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(),
-            mpsc::error::TrySendError::Closed(_) => Code::Draining.problem("send the events again, to another instance"),
+            mpsc::error::TrySendError::Closed(_) => {
+                Code::Draining.problem("send the events again, to another instance")
+            }
         })?;
         match tokio::time::timeout(self.timeout, answer).await {
             Ok(Ok(outcome)) => outcome,
@@ -139,8 +141,9 @@ pub(super) fn overloaded() -> Problem {
 }
 
 fn log_unavailable() -> Problem {
-    Code::LogUnavailable
-        .problem("the events may have been written or not; send the same events again, repeats are recognised by event_id")
+    Code::LogUnavailable.problem(
+        "the events may have been written or not; send the same events again, repeats are recognised by event_id",
+    )
 }
 
 fn too_large(TooLarge { index, bytes }: TooLarge) -> Problem {
@@ -202,7 +205,7 @@ impl<B: Broker> Writer<B> {
                 _ = interval.tick(), if !closing => {
                     self.append(&mut appender, ticker.round((self.clock)())).await?;
                 }
-                _ = close.wait_for(|close| *close), if !closing => {
+                () = async { close.wait_for(|close| *close).await.map_or((), |_| ()) }, if !closing => {
                     closing = true;
                     self.queue.close();
                 }
@@ -290,11 +293,7 @@ impl<B: Broker> Writer<B> {
     }
 
     /// Appends until the log has acknowledged: always the same bytes.
-    async fn append(
-        &mut self,
-        appender: &mut B::Appender,
-        records: Vec<OutRecord>,
-    ) -> Result<Vec<Position>, LogError> {
+    async fn append(&mut self, appender: &mut B::Appender, records: Vec<OutRecord>) -> Result<Vec<Position>, LogError> {
         self.health.pending_since.store((self.clock)().0.max(1), Ordering::Relaxed);
         let begun = Instant::now();
         loop {

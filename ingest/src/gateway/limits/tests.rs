@@ -20,7 +20,8 @@ fn headers(coding: &str) -> HeaderMap {
 }
 
 fn chunked(bytes: &[u8], chunk_bytes: usize) -> Body {
-    let chunks: Vec<io::Result<Bytes>> = bytes.chunks(chunk_bytes).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+    let chunks: Vec<io::Result<Bytes>> =
+        bytes.chunks(chunk_bytes).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
     Body::from_stream(stream::iter(chunks))
 }
 

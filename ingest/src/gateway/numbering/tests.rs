@@ -18,7 +18,11 @@ fn arrived(tenant: u8, session: u8, event: RawEvent) -> Arrived {
 }
 
 fn call(tenant: u8, session: u8) -> Arrived {
-    arrived(tenant, session, Event::ModelCall(ModelCall { h: EventHeader::of_type("model.call"), ..Default::default() }))
+    arrived(
+        tenant,
+        session,
+        Event::ModelCall(ModelCall { h: EventHeader::of_type("model.call"), ..Default::default() }),
+    )
 }
 
 fn decoded(records: &[OutRecord]) -> Vec<EventHeader> {
@@ -57,7 +61,8 @@ fn a_request_with_an_event_that_is_too_large_leaves_no_trace_in_the_numbers() {
     let large = arrived(1, 1, Event::ModelCall(ModelCall { input: Some(content), ..Default::default() }));
     let refused = numbering.records(&mut [call(1, 1), call(1, 2), call(1, 0), large, call(1, 1)], TimestampMicros(7));
     assert!(matches!(refused, Err(TooLarge { index: 3, bytes }) if bytes > EVENT_BYTES_MAX), "{refused:?}");
-    let after = |numbering: &mut Numbering| numbering.records(&mut [call(1, 1), call(1, 2)], TimestampMicros(8)).unwrap();
+    let after =
+        |numbering: &mut Numbering| numbering.records(&mut [call(1, 1), call(1, 2)], TimestampMicros(8)).unwrap();
     assert_eq!(after(&mut numbering), after(&mut clean));
 }
 
