@@ -4,5 +4,8 @@
 //! not look for personal data and does not judge what events say.
 
 pub mod body;
+mod cloudevents;
+mod event_json;
 pub mod intake;
 pub mod problem;
+pub mod validate;
