@@ -6,7 +6,9 @@
 mod answer;
 pub mod auth;
 pub mod body;
+mod cloudevents;
 mod config;
+mod event_json;
 mod grpc;
 pub mod intake;
 pub mod limits;
@@ -18,6 +20,7 @@ pub mod quota;
 mod router;
 mod server;
 mod upkeep;
+mod validate;
 pub mod writer;
 
 use std::io;
