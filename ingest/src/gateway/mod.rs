@@ -20,7 +20,7 @@ pub mod quota;
 mod router;
 mod server;
 mod upkeep;
-mod validate;
+pub mod validate;
 pub mod writer;
 
 use std::io;
