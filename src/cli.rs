@@ -57,6 +57,8 @@ pub enum Command {
         #[command(subcommand)]
         command: SchemasCommand,
     },
+    /// The API keys that the gateway accepts.
+    ApiKeys(commands::api_keys::ApiKeysArgs),
     /// Print the completion script of a shell: `custody completion bash > /etc/bash_completion.d/custody`.
     Completion {
         /// Shell.
@@ -77,6 +79,8 @@ pub enum ServiceCommand {
     /// The log is embedded unless log.url names brokers, ClickHouse unless clickhouse.url names a server.
     /// SIGTERM and Ctrl-C drain it; the same command goes on where it stopped.
     Up(ConfigArgs),
+    /// Run intake: events over HTTP (JSON, CloudEvents, OTLP) and gRPC (OTLP) into the log.
+    Gateway(ConfigArgs),
     /// Run a stage of the processing; instances of the same stage share the partitions.
     Process {
         /// Which stage.
@@ -94,6 +98,7 @@ impl ServiceCommand {
     fn role(&self) -> (Role, &ConfigArgs) {
         match self {
             ServiceCommand::Up(args) => (Role::Up, args),
+            ServiceCommand::Gateway(args) => (Role::Gateway, args),
             ServiceCommand::Process { stage: StageCommand::Pii(args) } => (Role::Pii, args),
             ServiceCommand::Process { stage: StageCommand::Completeness(args) } => (Role::Completeness, args),
             ServiceCommand::Process { stage: StageCommand::Anomaly(args) } => (Role::Anomaly, args),
@@ -215,5 +220,6 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Schemas { command } => commands::schemas::run(&command),
         Command::Completion { shell } => commands::manual::completion(shell),
         Command::Man { dir } => commands::manual::pages(&dir),
+        Command::ApiKeys(args) => commands::api_keys::run(&args),
     }
 }

@@ -1,5 +1,6 @@
 //! The small commands: each reads its arguments, calls a crate, and prints.
 
+pub mod api_keys;
 pub mod clickhouse;
 pub mod config;
 pub mod engine;

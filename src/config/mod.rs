@@ -16,6 +16,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+use ingest::gateway::GatewayConfig;
 use processors::completeness::{CompletenessConfig, WritersConfig};
 use serde::{Deserialize, Serialize};
 use sinks::alerts::config::AlertConfig;
@@ -46,6 +47,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// ClickHouse.
     pub clickhouse: ClickHouseSection,
+    /// Intake.
+    pub gateway: GatewayConfig,
     /// Stage `pii`.
     pub pii: PiiSection,
     /// Stage `completeness`.
@@ -74,6 +77,7 @@ impl Default for Config {
             log: LogSection::default(),
             store: StoreConfig::default(),
             clickhouse: ClickHouseSection::default(),
+            gateway: GatewayConfig::default(),
             pii: PiiSection::default(),
             completeness: CompletenessConfig::default(),
             writers: WritersConfig::default(),

@@ -79,6 +79,12 @@ pub(super) fn problems(config: &Config, role: Role) -> Vec<String> {
     let mut found = Vec::new();
     log(config, role, &mut found);
     names(config, &mut found);
+    if role.runs(Role::Gateway) {
+        found.extend(config.gateway.problems().into_iter().map(|problem| format!("gateway.{problem}")));
+        if config.gateway.drain_timeout_ms > config.lifecycle.drain_timeout_ms {
+            found.push("gateway.drain_timeout_ms must not be above lifecycle.drain_timeout_ms".to_owned());
+        }
+    }
     if role.runs(Role::Pii) {
         pii(config, role, &mut found);
     }

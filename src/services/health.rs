@@ -16,7 +16,8 @@ use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
-use crate::runner::control::{Condition, ConditionCell, Flag};
+use super::supervise::Ask;
+use crate::runner::control::{Condition, Flag};
 
 /// Content type of the OpenMetrics text format, version 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,16 +32,21 @@ pub struct Health {
     roles: Arc<Mutex<BTreeMap<String, Watched>>>,
 }
 
-#[derive(Debug, Clone)]
 struct Watched {
-    condition: ConditionCell,
+    ask: Ask,
     takes_requests: bool,
 }
 
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").field("condition", &(self.ask)()).finish_non_exhaustive()
+    }
+}
+
 impl Health {
-    /// Watches a role.
-    pub fn watch(&self, label: &str, condition: ConditionCell, takes_requests: bool) {
-        let watched = Watched { condition, takes_requests };
+    /// Watches a role; `ask` tells how it is doing.
+    pub fn watch(&self, label: &str, takes_requests: bool, ask: Ask) {
+        let watched = Watched { ask, takes_requests };
         self.roles.lock().unwrap_or_else(PoisonError::into_inner).insert(label.to_owned(), watched);
     }
 
@@ -49,8 +55,8 @@ impl Health {
         let roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
         let takes_requests = roles.values().any(|w| w.takes_requests);
         let asked = roles.values().filter(|w| w.takes_requests || !takes_requests);
-        let is_up = asked.map(|w| w.condition.get()).all(|c| c == Condition::Running);
-        let conditions = roles.iter().map(|(label, w)| (label.clone(), w.condition.get().name())).collect();
+        let is_up = asked.map(|w| (w.ask)()).all(|c| c == Condition::Running);
+        let conditions = roles.iter().map(|(label, w)| (label.clone(), (w.ask)().name())).collect();
         (self.started.is_raised() && !self.draining.is_raised() && is_up, conditions)
     }
 }
@@ -58,20 +64,44 @@ impl Health {
 #[derive(Clone)]
 struct Shared {
     health: Health,
-    registry: Arc<Registry>,
+    registries: Registries,
+}
+
+/// Everything that `/metrics` shows: what is opened later adds a registry of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Registries(Arc<Mutex<Vec<Registry>>>);
+
+impl Registries {
+    /// Shows one more.
+    pub fn add(&self, registry: Registry) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(registry);
+    }
+
+    /// The text of a scrape, OpenMetrics 1.0.
+    ///
+    /// # Errors
+    /// A metric cannot be written: a defect.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        for registry in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            prometheus_client::encoding::text::encode_registry(&mut text, registry)?;
+        }
+        prometheus_client::encoding::text::encode_eof(&mut text)?;
+        Ok(text)
+    }
 }
 
 /// Serves probes and metrics for as long as it is polled.
 ///
 /// # Errors
 /// The listener failed.
-pub async fn serve(listener: TcpListener, health: Health, registry: Arc<Registry>) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, health: Health, registries: Registries) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/startupz", get(startupz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(Shared { health, registry });
+        .with_state(Shared { health, registries });
     axum::serve(listener, router).await
 }
 
@@ -90,9 +120,8 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+    match shared.registries.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
@@ -100,13 +129,18 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::control::ConditionCell;
 
     #[test]
     fn readiness_is_every_roles_but_intakes_alone_where_there_is_intake() {
         let health = Health::default();
         let (pii, load, gateway) = (ConditionCell::default(), ConditionCell::default(), ConditionCell::default());
-        health.watch("pii", pii.clone(), false);
-        health.watch("load", load.clone(), false);
+        let ask = |cell: &ConditionCell| -> Ask {
+            let cell = cell.clone();
+            Box::new(move || cell.get())
+        };
+        health.watch("pii", false, ask(&pii));
+        health.watch("load", false, ask(&load));
         let check = |expected: bool, why: &str| assert_eq!(health.ready().0, expected, "{why}");
         check(false, "nothing has started");
         health.started.raise();
@@ -116,7 +150,7 @@ mod tests {
         check(true, "both run");
         load.set(Condition::Retrying);
         check(false, "load cannot reach its server");
-        health.watch("gateway", gateway.clone(), true);
+        health.watch("gateway", true, ask(&gateway));
         check(false, "the gateway is starting");
         gateway.set(Condition::Running);
         check(true, "an outage behind the log does not stop intake");

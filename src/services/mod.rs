@@ -14,11 +14,12 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ingest::gateway::Gateway;
 use ingest::log::Broker;
 use ingest::log::kafka::KafkaBroker;
 use ingest::log::local::LocalBroker;
@@ -26,9 +27,9 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
 pub use self::roles::SINK_TOPICS;
-pub use self::supervise::{RoleSpec, Start};
+pub use self::supervise::{Ask, RoleSpec, Start};
 
-use self::health::Health;
+use self::health::{Health, Registries};
 use self::open::Opened;
 pub(crate) use self::open::missing_files;
 use self::supervise::Running;
@@ -97,24 +98,25 @@ pub async fn serve_on<B: Broker>(
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     registry.register_collector(Box::new(ProcessCollector::new(clock::now())));
-    let health = Health::default();
+    let (health, registries) = (Health::default(), Registries::default());
+    registries.add(registry);
     let address = listener.local_addr()?;
     // Probes answer while things are opened, which may take as long as a broker is away.
-    let probes = tokio::spawn(health::serve(listener, health.clone(), Arc::new(registry)));
+    let probes = tokio::spawn(health::serve(listener, health.clone(), registries.clone()));
     let identity = Identity { role: role.name(), instance: config.instance(), namespace: config.log.namespace.clone() };
     let control = Control { identity, metrics, ..Control::default() };
     tokio::pin!(stop);
     let outcome = tokio::select! {
         biased;
         () = &mut stop => Ok(None),
-        opened = open::open(&broker, config, role) => opened.map(Some),
+        opened = open::open(&broker, config, role, &registries) => opened.map(Some),
     };
     let outcome = match outcome {
         Ok(None) => Ok(()),
         Err(error) => Err(error),
         Ok(Some(mut opened)) => {
             announce(config, role, &opened, address);
-            let outcome = run_roles(&broker, config, role, &opened, &control, &health, stop).await;
+            let outcome = run_roles(&broker, config, role, &mut opened, &control, &health, stop).await;
             opened.close().await;
             outcome
         }
@@ -128,14 +130,14 @@ async fn run_roles<B: Broker>(
     broker: &B,
     config: &Config,
     role: Role,
-    opened: &Opened,
+    opened: &mut Opened<B>,
     control: &Control,
     health: &Health,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let (mut intake, mut rest) = (Running::default(), Running::default());
     for spec in roles::specs(broker, config, role, opened) {
-        let running = if spec.takes_requests { &mut intake } else { &mut rest };
+        let running = if spec.ask.is_some() { &mut intake } else { &mut rest };
         running.start(spec, control, health);
     }
     let interval = Duration::from_millis(config.telemetry.lag_interval_ms);
@@ -170,14 +172,34 @@ async fn run_roles<B: Broker>(
     outcome.and(drained)
 }
 
-/// Says where everything is.
-fn announce(config: &Config, role: Role, opened: &Opened, telemetry: std::net::SocketAddr) {
+/// Says where everything is, and how to send a first event.
+fn announce<B: Broker>(config: &Config, role: Role, opened: &Opened<B>, telemetry: SocketAddr) {
+    let addresses = opened.gateway.as_ref().map(Gateway::addresses);
     if role != Role::Up {
-        return;
+        if let Some(at) = addresses {
+            tracing::info!(http = %at.http, grpc = %at.grpc, "listening");
+        }
+        return tracing::info!(%telemetry, "probes and metrics");
     }
     println!("custody up: data in {}, log {}", config.data_dir.display(), config.log.url);
+    let scheme = if config.gateway.tls_cert_file.is_some() { "https" } else { "http" };
+    if let Some(at) = addresses {
+        println!("  intake      {scheme}://{} (JSON, CloudEvents, OTLP/HTTP), {} (OTLP/gRPC)", at.http, at.grpc);
+    }
     if let Some(clickhouse) = &opened.clickhouse {
         println!("  ClickHouse  {} (database {})", clickhouse.url, clickhouse.database);
     }
-    println!("  metrics     http://{telemetry}/metrics   probes /livez /readyz /startupz");
+    println!("  metrics     http://{telemetry}/metrics, probes /livez /readyz /startupz");
+    if let (Some(at), Some(clickhouse)) = (addresses, &opened.clickhouse) {
+        println!("Send your first event, and find it:");
+        println!(
+            "  curl {scheme}://{}/v1/events -H 'content-type: application/json' -d \
+             '{{\"event_type\":\"session.started\",\"agent_id\":\"a\",\"session_id\":\"s\"}}'",
+            at.http
+        );
+        println!(
+            "  curl '{}/?database={}' -d 'SELECT event_type, agent_id, session_id FROM events'",
+            clickhouse.url, clickhouse.database
+        );
+    }
 }

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
+use ingest::gateway::Gateway;
 use ingest::log::Broker;
 use ingest::log::kafka::KafkaConfig;
 use processors::pii::TokenKeys;
+use prometheus_client::registry::Registry;
 use schemas::record::PartitionId;
 use schemas::topic::Topic;
 use sinks::clickhouse::client::{ClickHouse, ClickHouseConfig};
@@ -19,8 +21,10 @@ use sinks::error::{ErrorClass, SinkError};
 use sinks::parquet::store::Store;
 use sinks::retry::Backoff;
 
+use super::health::Registries;
 use super::keys;
 use super::supervise::{Remedy, remedy};
+use crate::clock;
 use crate::commands::engine;
 use crate::config::{Config, Role};
 use crate::embedded::{EmbeddedClickHouse, EmbeddedOptions};
@@ -30,8 +34,10 @@ use crate::roles;
 const ENGINE_BYTES_MAX: u64 = 4 << 30;
 
 /// What was opened.
-#[derive(Debug, Default)]
-pub(super) struct Opened {
+#[derive(Debug)]
+pub(super) struct Opened<B> {
+    /// The gateway, which listens already.
+    pub(super) gateway: Option<Gateway<B>>,
     /// Partitions of the events topic.
     pub(super) partitions: u32,
     /// For the stage `pii`.
@@ -90,14 +96,26 @@ where
 ///
 /// # Errors
 /// What cannot be used and the remedy.
-pub(super) async fn open<B: Broker>(broker: &B, config: &Config, role: Role) -> anyhow::Result<Opened> {
+pub(super) async fn open<B: Broker>(
+    broker: &B,
+    config: &Config,
+    role: Role,
+    registries: &Registries,
+) -> anyhow::Result<Opened<B>> {
     let partitions = persist("the log", || topics(broker, config, role)).await?;
-    let mut opened = Opened { partitions, ..Opened::default() };
+    let mut opened = Opened { gateway: None, partitions, keys: None, store: None, clickhouse: None, engine: None };
+    if role.runs(Role::Gateway) {
+        let mut registry = Registry::default();
+        let instance = config.instance();
+        let bound = Gateway::bind(config.gateway.clone(), &instance, broker.clone(), clock::now, &mut registry).await;
+        opened.gateway = Some(bound?);
+        registries.add(registry);
+    }
     if role.runs(Role::Pii) {
         opened.keys = Some(token_keys(broker, config, role, partitions).await?);
     }
     if role.runs(Role::Archive) {
-        let nonce = crate::clock::now().0.unsigned_abs();
+        let nonce = clock::now().0.unsigned_abs();
         let store = Store::open(&config.store())?;
         persist("the object store", async || {
             store.self_test(nonce).await?;
@@ -120,7 +138,7 @@ pub(super) async fn open<B: Broker>(broker: &B, config: &Config, role: Role) -> 
     Ok(opened)
 }
 
-impl Opened {
+impl<B> Opened<B> {
     /// Ends what was started.
     pub(super) async fn close(&mut self) {
         if let Some(engine) = self.engine.take()

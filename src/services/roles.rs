@@ -1,6 +1,10 @@
 //! Which roles a process runs, and how each is started from the configuration.
 
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context as _;
 use futures::FutureExt as _;
+use ingest::gateway::Gateway;
 use ingest::log::Broker;
 use processors::anomaly::{Features, Score};
 use processors::completeness::{Completeness, Writers};
@@ -14,9 +18,11 @@ use sinks::parquet::store::Store;
 use super::open::Opened;
 use super::supervise::RoleSpec;
 use crate::archive_role::ArchiveRole;
+use crate::clock;
 use crate::config::{Config, Role};
 use crate::load_role::LoadRole;
 use crate::roles::{self, StagePlace};
+use crate::runner::control::{Condition, Control};
 use crate::runner::input::StageInput;
 
 /// Topics that are archived and loaded, with their consumer groups. Only the first carries ticks.
@@ -27,8 +33,9 @@ pub const SINK_TOPICS: [(Topic, &str, &str); 3] = [
 ];
 
 /// The roles of a process, upstream first.
-pub(super) fn specs<B: Broker>(broker: &B, config: &Config, role: Role, opened: &Opened) -> Vec<RoleSpec> {
+pub(super) fn specs<B: Broker>(broker: &B, config: &Config, role: Role, opened: &mut Opened<B>) -> Vec<RoleSpec> {
     let mut specs = Vec::new();
+    specs.extend(opened.gateway.take().map(|gateway| intake(gateway, config)));
     if let Some(keys) = &opened.keys {
         let pii = PiiConfig { keys: keys.clone(), policies: config.pii.policies() };
         specs.push(stage(broker, "pii", roles::PII, move || Pii::new(pii.clone())));
@@ -57,6 +64,26 @@ pub(super) fn specs<B: Broker>(broker: &B, config: &Config, role: Role, opened: 
     specs
 }
 
+/// The gateway runs once: what it fails of, a second start of it would fail of too.
+fn intake<B: Broker>(gateway: Gateway<B>, config: &Config) -> RoleSpec {
+    let (writer, pending_ms_max) = (gateway.writer(), config.gateway.request_timeout_ms);
+    let ask = move || match writer.health() {
+        health if health.acknowledges(clock::now(), pending_ms_max) => Condition::Running,
+        health if health.has_started() => Condition::Retrying,
+        _ => Condition::Starting,
+    };
+    let gateway = Mutex::new(Some(gateway));
+    let start = move |control: Control| {
+        let gateway = gateway.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move {
+            let gateway = gateway.context("it was started before")?;
+            Ok(gateway.run(control.stop.raised()).await?)
+        }
+        .boxed()
+    };
+    RoleSpec { role: "gateway", label: "gateway".to_owned(), ask: Some(Box::new(ask)), start: Box::new(start) }
+}
+
 fn stage<B, P>(
     broker: &B,
     role: &'static str,
@@ -70,12 +97,12 @@ where
 {
     let broker = broker.clone();
     let start = move |control| roles::stage(broker.clone(), place, make(), control).boxed();
-    RoleSpec { role, label: role.to_owned(), takes_requests: false, start: Box::new(start) }
+    RoleSpec { role, label: role.to_owned(), ask: None, start: Box::new(start) }
 }
 
 fn archive<B: Broker>(broker: &B, config: &Config, topic: Topic, group: &'static str, store: Store) -> RoleSpec {
     let (broker, settings, flush_ms) = (broker.clone(), config.archive.sink(), config.archive.flush_interval_ms);
-    let start = move |control: crate::runner::control::Control| {
+    let start = move |control: Control| {
         let (broker, store, settings) = (broker.clone(), store.clone(), settings.clone());
         async move {
             let role = ArchiveRole::open(store, settings).await?.with_metrics(control.metrics.clone());
@@ -84,7 +111,7 @@ fn archive<B: Broker>(broker: &B, config: &Config, topic: Topic, group: &'static
         }
         .boxed()
     };
-    RoleSpec { role: "archive", label: format!("archive {topic}"), takes_requests: false, start: Box::new(start) }
+    RoleSpec { role: "archive", label: format!("archive {topic}"), ask: None, start: Box::new(start) }
 }
 
 fn load<B: Broker>(
@@ -95,7 +122,7 @@ fn load<B: Broker>(
     clickhouse: ClickHouseConfig,
 ) -> RoleSpec {
     let (broker, settings, flush_ms) = (broker.clone(), config.load.sink(), config.load.flush_interval_ms);
-    let start = move |control: crate::runner::control::Control| {
+    let start = move |control: Control| {
         let (broker, clickhouse) = (broker.clone(), clickhouse.clone());
         async move {
             let sink = ClickHouseSink::open(&clickhouse).await?;
@@ -104,5 +131,5 @@ fn load<B: Broker>(
         }
         .boxed()
     };
-    RoleSpec { role: "load", label: format!("load {topic}"), takes_requests: false, start: Box::new(start) }
+    RoleSpec { role: "load", label: format!("load {topic}"), ask: None, start: Box::new(start) }
 }

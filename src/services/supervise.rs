@@ -25,14 +25,17 @@ const FENCED_MAX: u32 = 5;
 /// Starts a role from nothing; called again after a failure that passes.
 pub type Start = Box<dyn Fn(Control) -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync>;
 
+/// Tells how a role is doing.
+pub type Ask = Box<dyn Fn() -> Condition + Send + Sync>;
+
 /// A role that can be started.
 pub struct RoleSpec {
     /// Role, as in metrics.
     pub role: &'static str,
     /// The role and what it works on, as messages and probes name it.
     pub label: String,
-    /// Whether it takes requests: it stops first, and readiness is its own.
-    pub takes_requests: bool,
+    /// For a role that takes requests: how it is doing. It stops first, and readiness is its own.
+    pub ask: Option<Ask>,
     /// How to start it.
     pub start: Start,
 }
@@ -122,10 +125,16 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts a role.
-    pub(super) fn start(&mut self, spec: RoleSpec, control: &Control, health: &Health) {
+    pub(super) fn start(&mut self, mut spec: RoleSpec, control: &Control, health: &Health) {
         let identity = Identity { role: spec.role, ..control.identity.clone() };
         let control = Control { identity, metrics: control.metrics.clone(), ..Control::default() };
-        health.watch(&spec.label, control.condition.clone(), spec.takes_requests);
+        match spec.ask.take() {
+            Some(ask) => health.watch(&spec.label, true, ask),
+            None => {
+                let condition = control.condition.clone();
+                health.watch(&spec.label, false, Box::new(move || condition.get()));
+            }
+        }
         self.controls.push((spec.label.clone(), control.clone()));
         self.tasks.spawn(async move {
             let (label, condition) = (spec.label.clone(), control.condition.clone());
