@@ -188,7 +188,7 @@ fn a_role_is_refused_what_it_cannot_run_with() {
     );
     check(
         Role::Up,
-        "telemetry.listen = '9464'\nlifecycle.drain_timeout_ms = 1",
+        "telemetry.listen = '9464'\nlifecycle.drain_timeout_ms = 700000",
         &["drain_timeout_ms", "telemetry.listen"],
     );
     check(Role::Up, "clickhouse.password = 'x'", &["clickhouse.user"]);
