@@ -313,10 +313,7 @@ impl<'de> DeserializeSeed<'de> for OfKind<'_> {
 
 /// The data of a type that is not in the catalogue: `attributes` and `body` are what an extension
 /// has, other members are attributes; what is no object is the body.
-fn extension<E: de::Error>(
-    data: Option<&RawValue>,
-    notes: &mut Notes,
-) -> Result<Extension<RawText>, E> {
+fn extension<E: de::Error>(data: Option<&RawValue>, notes: &mut Notes) -> Result<Extension<RawText>, E> {
     let mut made = Extension::default();
     let Some(data) = data else { return Ok(made) };
     if !data.get().starts_with('{') {

@@ -134,8 +134,7 @@ impl Export {
         let bytes = message.encoded_len();
         let mut share = app.budget.share();
         share.hold(bytes)?;
-        let context = otlp::Context { tenant_id: &caller.tenant_id, arrived_at: (app.clock)(), config: &app.otlp };
-        let Mapped { events, rejected, error_message, .. } = map(message, &context);
+        let Mapped { events, rejected, error_message, .. } = map(message, &app.otlp_context(&caller));
         app.metrics.count(OTLP_GRPC, "refused", u64::try_from(rejected).unwrap_or(0));
         app.write(Batch { protocol: OTLP_GRPC, caller, events, bytes, share }).await?;
         Ok((rejected, error_message))

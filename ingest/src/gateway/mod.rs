@@ -44,6 +44,7 @@ use self::auth::key_file::{KeyFile, KeyFileError};
 use self::auth::{Authenticator, KeysNeeded, Open};
 use self::limits::Budget;
 use self::metrics::GatewayMetrics;
+use self::otlp::TraceSessions;
 use self::quota::{QuotaConfigError, Quotas};
 use self::router::App;
 use self::server::Guard;
@@ -150,6 +151,7 @@ impl<B: Broker> Gateway<B> {
             clock,
             body: config.body_limits(),
             otlp: config.otlp.clone(),
+            sessions: TraceSessions::default(),
             request_timeout: Duration::from_millis(config.request_timeout_ms),
             draining: AtomicBool::new(false),
         };
@@ -188,37 +190,31 @@ impl<B: Broker> Gateway<B> {
         let mut writer = tokio::spawn(writer.run(closed));
         let mut upkeep = Upkeep { app: Arc::clone(&app), keys, pending: Vec::new() };
         tokio::pin!(servers);
-        tokio::select! {
-            () = shutdown => {}
-            () = upkeep.run() => {}
-            ended = &mut servers => ended?,
-            ended = &mut writer => {
-                handle.shutdown();
-                return Ok(joined(ended)?);
-            }
-        }
+        let lost = tokio::select! {
+            () = shutdown => None,
+            () = upkeep.run() => None,
+            ended = &mut servers => return ended,
+            ended = &mut writer => Some(joined(ended)),
+        };
         app.draining.store(true, Ordering::Relaxed);
         let drain = Duration::from_millis(config.drain_timeout_ms);
         let deadline = Instant::now() + drain;
         handle.graceful_shutdown(Some(drain));
         let drained = timeout_at(deadline, async {
             servers.await?;
+            if let Some(ended) = lost {
+                return Ok(ended?);
+            }
             upkeep.finish().await;
             // The writer listens for as long as it lives.
             let _ = close.send(true);
             Ok::<_, GatewayError>(joined((&mut writer).await)?)
         });
-        match drained.await {
-            Ok(ended) => ended,
-            Err(_) => {
-                writer.abort();
-                tracing::warn!(
-                    drain_timeout_ms = config.drain_timeout_ms,
-                    "stopped before the log took everything; nothing that it did not take was acknowledged"
-                );
-                Ok(())
-            }
-        }
+        drained.await.unwrap_or_else(|_| {
+            writer.abort();
+            tracing::warn!("stopped before the log took everything; nothing that it did not take was acknowledged");
+            Ok(())
+        })
     }
 }
 

@@ -29,7 +29,7 @@ use super::grpc;
 use super::intake::{Arrived, Problem};
 use super::limits::{BodyLimits, Budget, Share, check_length, read_body};
 use super::metrics::{GatewayMetrics, RefusalLabels, RequestLabels};
-use super::otlp::{self, Encoding, Mapped, OtlpConfig};
+use super::otlp::{self, Encoding, Mapped, OtlpConfig, TraceSessions};
 use super::problem::Code;
 use super::quota::Quotas;
 use super::writer::{Receipt, WriterHandle};
@@ -54,6 +54,7 @@ pub(super) struct App {
     pub(super) clock: fn() -> TimestampMicros,
     pub(super) body: BodyLimits,
     pub(super) otlp: OtlpConfig,
+    pub(super) sessions: TraceSessions,
     pub(super) request_timeout: std::time::Duration,
     pub(super) draining: AtomicBool,
 }
@@ -110,8 +111,10 @@ impl App {
         self.metrics.refusals.get_or_create(&RefusalLabels { reason }).inc();
     }
 
-    fn body_share(&self) -> Share {
-        self.budget.share()
+    /// What the mapping of OTLP must know.
+    pub(super) fn otlp_context<'a>(&'a self, caller: &'a Caller) -> otlp::Context<'a> {
+        let arrived_at = (self.clock)();
+        otlp::Context { tenant_id: &caller.tenant_id, arrived_at, config: &self.otlp, sessions: &self.sessions }
     }
 }
 
@@ -191,7 +194,7 @@ async fn take_events(app: &App, request: Request) -> Result<Receipt, Refused> {
         parts.headers.contains_key("ce-specversion"),
     )?;
     let cloud = cloud_event_headers(&parts.headers)?;
-    let mut share = app.body_share();
+    let mut share = app.budget.share();
     let body = read_body(&parts.headers, body, &app.body, &mut share).await?;
     let context = IntakeContext { tenant_id: Some(&caller.tenant_id), arrived_at: (app.clock)() };
     let events = parse(media, &cloud, &body, &context)?;
@@ -289,7 +292,7 @@ async fn take_otlp(app: &App, request: Request, signal: Signal, encoding: Encodi
     let (parts, body) = request.into_parts();
     let caller = app.admit(&parts.headers)?;
     check_length(parts.version, &parts.headers)?;
-    let mut share = app.body_share();
+    let mut share = app.budget.share();
     let body = read_body(&parts.headers, body, &app.body, &mut share).await?;
     let mapped = map(app, signal, encoding, &body, &caller)?;
     let Mapped { events, rejected, error_message, .. } = mapped;
@@ -303,8 +306,7 @@ async fn take_otlp(app: &App, request: Request, signal: Signal, encoding: Encodi
 }
 
 fn map(app: &App, signal: Signal, encoding: Encoding, body: &Bytes, caller: &Caller) -> Result<Mapped, Problem> {
-    let arrived_at = (app.clock)();
-    let context = otlp::Context { tenant_id: &caller.tenant_id, arrived_at, config: &app.otlp };
+    let context = app.otlp_context(caller);
     Ok(match signal {
         Signal::Traces => otlp::map_traces(otlp::decode_traces(body, encoding)?, &context),
         Signal::Logs => otlp::map_logs(otlp::decode_logs(body, encoding)?, &context),
