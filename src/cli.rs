@@ -91,6 +91,8 @@ pub enum ServiceCommand {
     Archive(ConfigArgs),
     /// Run the loader: clean events, findings and alerts to ClickHouse.
     Load(ConfigArgs),
+    /// Run notifications: alerts to Alertmanager, PagerDuty, CloudEvents webhooks and Slack.
+    Alert(ConfigArgs),
 }
 
 impl ServiceCommand {
@@ -104,6 +106,7 @@ impl ServiceCommand {
             ServiceCommand::Process { stage: StageCommand::Anomaly(args) } => (Role::Anomaly, args),
             ServiceCommand::Archive(args) => (Role::Archive, args),
             ServiceCommand::Load(args) => (Role::Load, args),
+            ServiceCommand::Alert(args) => (Role::Alert, args),
         }
     }
 }
