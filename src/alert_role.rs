@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use ingest::log::{Appender, Broker, Committed, Log};
 use schemas::event::Alert;
@@ -36,6 +37,7 @@ use self::lane::{Lane, Pause, Pending};
 pub use self::metrics::AlertMetrics;
 use self::metrics::Outcome;
 use crate::clock;
+use crate::metrics::SinkRow;
 use crate::runner;
 use crate::runner::control::{Control, Counter};
 use crate::runner::core::dead_letter;
@@ -76,9 +78,11 @@ pub async fn run<B: Broker>(
         role.rejects = control.rejects.clone();
         let control = control.clone();
         roles.spawn(async move {
-            let outcome = runner::sink::drive(&mut role, &mut log, &control).await;
-            outcome.map_err(|error| error.context(format!("alert receiver {name} stopped")))?;
-            Ok::<(), anyhow::Error>(log.close().await?)
+            let outcome = runner::sink::drive(&mut role, &mut log, &control, &group).await;
+            // After a failure too: a member that is gone must not keep its partitions.
+            let closed = log.close().await;
+            outcome.with_context(|| format!("alert receiver {name} stopped"))?;
+            Ok::<(), anyhow::Error>(closed?)
         });
     }
     while let Some(ended) = roles.join_next().await {
@@ -454,7 +458,23 @@ impl<B: Broker> SinkRole for AlertRole<B> {
         Ok(())
     }
 
+    async fn due<L: Log>(&mut self, _: &mut L) -> Result<(), RoleError> {
+        // Everything that is read is pumped at once; what the receiver does not take yet waits its own time.
+        Ok(())
+    }
+
+    async fn finish<L: Log>(&mut self, _: &mut L, _: &[PartitionId]) -> Result<(), RoleError> {
+        // What was sent is committed; what waits is read again by whoever goes on.
+        Ok(())
+    }
+
     fn forget(&mut self, partitions: &[PartitionId]) {
         self.lanes.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    fn row(&self, partition: PartitionId) -> SinkRow {
+        let lane = self.lanes.get(&partition);
+        let oldest_at = lane.and_then(|lane| lane.queue.front()).map(|pending| pending.record.timestamp);
+        SinkRow { published_next: lane.map(|lane| lane.committed), oldest_at }
     }
 }
