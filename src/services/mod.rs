@@ -152,7 +152,16 @@ async fn run_roles<B: Broker>(
     };
     health.draining.raise();
     tracing::info!("draining");
-    let limit = Duration::from_millis(config.lifecycle.drain_timeout_ms);
+    let drained = drain(intake, rest, Duration::from_millis(config.lifecycle.drain_timeout_ms)).await;
+    lag.abort();
+    outcome.and(drained)
+}
+
+/// Tells intake to stop, then everything else; returns once all have ended.
+///
+/// # Errors
+/// A role failed, or some did not end in time: the message names them.
+async fn drain(mut intake: Running, mut rest: Running, limit: Duration) -> anyhow::Result<()> {
     let drained = tokio::time::timeout(limit, async {
         // What was accepted is in the log before anything else stops.
         let first = intake.stop().await;
@@ -160,16 +169,14 @@ async fn run_roles<B: Broker>(
         first.and(second)
     })
     .await;
-    lag.abort();
-    let drained = drained.unwrap_or_else(|_| {
+    drained.unwrap_or_else(|_| {
         let unfinished: Vec<&str> = intake.unfinished().into_iter().chain(rest.unfinished()).collect();
         Err(anyhow::anyhow!(
             "not drained within lifecycle.drain_timeout_ms = {}: {}; what they had in hand is read again",
-            config.lifecycle.drain_timeout_ms,
+            limit.as_millis(),
             unfinished.join(", ")
         ))
-    });
-    outcome.and(drained)
+    })
 }
 
 /// Says where everything is, and how to send a first event.

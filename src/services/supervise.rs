@@ -82,8 +82,9 @@ pub(super) fn remedy(error: &anyhow::Error) -> Remedy {
 }
 
 /// Runs a role, again and again where that helps, until it is told to stop.
-async fn keep(spec: RoleSpec, control: Control) -> anyhow::Result<()> {
-    let mut delays = Backoff::default().delays(crate::clock::now().0.unsigned_abs());
+async fn keep(spec: RoleSpec, control: Control, backoff: Backoff) -> anyhow::Result<()> {
+    let seed = crate::clock::now().0.unsigned_abs();
+    let mut delays = backoff.delays(seed);
     let mut fenced = 0;
     loop {
         let begun = Instant::now();
@@ -95,7 +96,7 @@ async fn keep(spec: RoleSpec, control: Control) -> anyhow::Result<()> {
             Err(error) => error,
         };
         if begun.elapsed() >= HEALTHY {
-            (delays, fenced) = (Backoff::default().delays(0), 0);
+            (delays, fenced) = (backoff.delays(seed), 0);
         }
         let remedy = remedy(&error);
         fenced += u32::from(remedy == Remedy::Rejoin);
@@ -121,9 +122,16 @@ async fn keep(spec: RoleSpec, control: Control) -> anyhow::Result<()> {
 pub(super) struct Running {
     tasks: JoinSet<(String, anyhow::Result<()>)>,
     controls: Vec<(String, Control)>,
+    backoff: Backoff,
 }
 
 impl Running {
+    /// No roles yet; those that fail wait by `backoff`.
+    #[cfg(test)]
+    pub(super) fn new(backoff: Backoff) -> Self {
+        Self { backoff, ..Self::default() }
+    }
+
     /// Starts a role.
     pub(super) fn start(&mut self, mut spec: RoleSpec, control: &Control, health: &Health) {
         let identity = Identity { role: spec.role, ..control.identity.clone() };
@@ -136,9 +144,10 @@ impl Running {
             }
         }
         self.controls.push((spec.label.clone(), control.clone()));
+        let backoff = self.backoff;
         self.tasks.spawn(async move {
             let (label, condition) = (spec.label.clone(), control.condition.clone());
-            let outcome = keep(spec, control).await;
+            let outcome = keep(spec, control, backoff).await;
             condition.set(Condition::Stopped);
             (label, outcome)
         });

@@ -7,4 +7,5 @@
 mod api_keys;
 mod chain;
 mod licences;
+mod services;
 mod tidy;

@@ -127,7 +127,6 @@ impl Broker for Gated {
 pub(super) struct Running {
     pub(super) http: SocketAddr,
     pub(super) grpc: SocketAddr,
-    pub(super) writer: WriterHandle,
     pub(super) registry: Registry,
     stop: oneshot::Sender<()>,
     pub(super) task: JoinHandle<Result<(), GatewayError>>,
@@ -143,10 +142,10 @@ impl Running {
         change(&mut config);
         let mut registry = Registry::default();
         let gateway = Gateway::bind(config, "test", broker.clone(), clock, &mut registry).await.unwrap();
-        let (Addresses { http, grpc }, writer) = (gateway.addresses(), gateway.writer());
+        let Addresses { http, grpc } = gateway.addresses();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(gateway.run(async { stopped.await.unwrap_or_default() }));
-        Self { http, grpc, writer, registry, stop, task }
+        Self { http, grpc, registry, stop, task }
     }
 
     /// Ends it in good order.
