@@ -10,9 +10,7 @@ fn main() -> ExitCode {
     custody::embedded::run_if_child();
     // Fails only if there is one already.
     let _present = rustls::crypto::ring::default_provider().install_default();
-    let cli = Cli::parse();
-    custody::telemetry::init(cli.verbose);
-    match custody::cli::run(cli) {
+    match custody::cli::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

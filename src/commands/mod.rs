@@ -1,7 +1,10 @@
 //! The small commands: each reads its arguments, calls a crate, and prints.
 
+pub mod api_keys;
 pub mod clickhouse;
+pub mod config;
 pub mod engine;
+pub mod manual;
 pub mod query;
 pub mod replay;
 pub mod schemas;

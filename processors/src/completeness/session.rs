@@ -12,6 +12,7 @@ use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
 use super::CompletenessConfig;
+use super::best_effort::{Arrival, BestEffort, is_best_effort};
 use super::calls::{CallFact, Calls};
 use super::chain::{Chain, Link, Placement};
 use super::finding::{Finding, Subject, label};
@@ -64,6 +65,8 @@ pub(super) struct Head {
     clock_reported: bool,
     closed: bool,
     unterminated: bool,
+    /// Best-effort events so far; a repeat of one that is remembered is none.
+    best_effort: i64,
 }
 
 impl Default for Head {
@@ -85,6 +88,7 @@ impl Default for Head {
             clock_reported: false,
             closed: false,
             unterminated: false,
+            best_effort: 0,
         }
     }
 }
@@ -106,6 +110,7 @@ pub(super) struct Session {
     pub(super) head: Head,
     pub(super) seen: Seen,
     pub(super) calls: Calls,
+    pub(super) best_effort: BestEffort,
     /// Whether the head changed since it was last saved.
     pub(super) changed: bool,
 }
@@ -131,10 +136,11 @@ impl Session {
         found: &mut Vec<Finding>,
     ) -> Taken {
         let h = record.value.h();
+        if is_best_effort(h) {
+            return self.take_best_effort(record, config, found);
+        }
         let identity = Identity::of(h.event_id, &record.source.sha256);
-        // A bridge that only reads spans does not know stored bytes; it leaves zeros.
-        let claims = h.seq == 0 || h.capture != "best_effort" || !h.prev_hash.is_zero();
-        let prev = claims.then_some(h.prev_hash);
+        let prev = Some(h.prev_hash);
         let link = Link { seq: h.seq, digest: record.source.sha256, prev, at: record.broker_time };
         match self.head.chain.insert(link) {
             Placement::Seen => self.repeated(h, identity, found),
@@ -155,6 +161,61 @@ impl Session {
         }
     }
 
+    /// Takes in an event that a gateway numbered.
+    fn take_best_effort(
+        &mut self,
+        record: &Sourced<CleanEvent>,
+        config: &CompletenessConfig,
+        found: &mut Vec<Finding>,
+    ) -> Taken {
+        let h = record.value.h();
+        let ordinal = self.head.best_effort;
+        let Arrival { repeat, new_number, filled, broken, given_up } = self.best_effort.take(record, ordinal);
+        found.extend(repeat.map(|repeat| repeat_finding(h, repeat)));
+        if broken {
+            found.push(chain_broken(h, "names another digest than that of the event before it"));
+        }
+        self.changed |= new_number;
+        let repeated_id = matches!(repeat, Some(Repeat::Duplicate | Repeat::Equivocation));
+        if new_number && repeat != Some(Repeat::Duplicate) {
+            self.head.best_effort = ordinal.saturating_add(1);
+            self.accept_best_effort(record, ordinal, config, found);
+        }
+        found.extend(
+            given_up.iter().map(|(writer, range)| self.lane_gap(&h.tenant_id, h.session_id, writer, &[*range])),
+        );
+        Taken { repeated_id, redelivery: !new_number && repeat == Some(Repeat::Duplicate), filled }
+    }
+
+    /// Judges what does not depend on the order in which things happened, which is not known.
+    fn accept_best_effort(
+        &mut self,
+        record: &Sourced<CleanEvent>,
+        ordinal: i64,
+        config: &CompletenessConfig,
+        found: &mut Vec<Finding>,
+    ) {
+        let h = record.value.h();
+        self.meet(h, record.broker_time);
+        if let Some(why) = clock_problem(record, config).filter(|_| !self.head.clock_reported) {
+            self.head.clock_reported = true;
+            found.push(clock_finding(h, why));
+        }
+        if let Some(call) = CallFact::of(&record.value, &config.decision_required) {
+            let fact = Fact { event_id: h.event_id, event_type: type_hash(&h.event_type), call: Some(call) };
+            self.judge_fact(&h.tenant_id, h.session_id, ordinal, &fact, config, found);
+        }
+    }
+
+    /// An event of the session: whom it is about, and that it is not silent.
+    fn meet(&mut self, h: &EventHeader, at: TimestampMicros) {
+        if self.head.agent.is_empty() {
+            self.head.agent.clone_from(&h.agent_id);
+            self.head.environment.clone_from(&h.environment);
+        }
+        self.head.last_time = self.head.last_time.max(at);
+    }
+
     fn repeated(&self, h: &EventHeader, identity: Identity, found: &mut Vec<Finding>) -> Taken {
         let repeat = self.seen.repeat(h.seq, identity);
         found.push(repeat_finding(h, repeat));
@@ -164,11 +225,7 @@ impl Session {
 
     fn accept(&mut self, record: &Sourced<CleanEvent>, config: &CompletenessConfig, found: &mut Vec<Finding>) {
         let h = record.value.h();
-        if self.head.agent.is_empty() {
-            self.head.agent.clone_from(&h.agent_id);
-            self.head.environment.clone_from(&h.environment);
-        }
-        self.head.last_time = self.head.last_time.max(record.broker_time);
+        self.meet(h, record.broker_time);
         self.check_clock(record, config, found);
         if let Event::SessionStarted(started) = &record.value {
             self.head.started = true;
@@ -273,7 +330,7 @@ impl Session {
             self.head.template_step += 1;
         }
         let Some(call) = &fact.call else { return };
-        let whole = self.head.chain.is_whole();
+        let whole = self.head.chain.is_whole() && self.best_effort.is_whole();
         for problem in self.calls.apply(seq, call) {
             let doubt = if whole { "" } else { " (what is absent may be among the missing events)" };
             let reason = format!("{} in session {id}, event {seq}{doubt}", problem.why);
@@ -342,6 +399,15 @@ impl Session {
             .fact("events", total)
     }
 
+    fn lane_gap(&self, tenant: &str, id: Uuid, writer: &str, missing: &[Range]) -> Finding {
+        let (count, ranges) = (spans::total(missing), spans::print(missing));
+        let reason = format!("{count} events that {writer} numbered in session {id} never arrived (seq {ranges})");
+        Finding::new(self.subject(tenant, id), "sequence_gap", "error", reason)
+            .count(count)
+            .fact("missing", ranges)
+            .fact("producer_id", writer)
+    }
+
     /// A heartbeat lists the session as open up to `last_seq`. Returns whether that number is news.
     pub(super) fn claim(
         &mut self,
@@ -351,11 +417,7 @@ impl Session {
         at: TimestampMicros,
         found: &mut Vec<Finding>,
     ) -> bool {
-        if self.head.agent.is_empty() {
-            self.head.agent.clone_from(&h.agent_id);
-            self.head.environment.clone_from(&h.environment);
-        }
-        self.head.last_time = self.head.last_time.max(at);
+        self.meet(h, at);
         let (news, given_up) = self.head.chain.claim(last_seq.saturating_add(1), at);
         found.extend(given_up.map(|range| self.gap(&h.tenant_id, id, &[range])));
         self.changed = true;
@@ -380,6 +442,7 @@ impl Session {
             found.push(self.gap(tenant, id, &missing));
             self.judge(tenant, id, config, found);
         }
+        self.report_lanes(tenant, id, opened, found);
         if timed_out {
             self.terminate(tenant, id, found);
         }
@@ -393,7 +456,15 @@ impl Session {
             found.push(self.gap(tenant, id, &missing));
             self.judge(tenant, id, config, found);
         }
+        self.report_lanes(tenant, id, TimestampMicros(i64::MAX), found);
         self.terminate(tenant, id, found);
+    }
+
+    fn report_lanes(&mut self, tenant: &str, id: Uuid, opened: TimestampMicros, found: &mut Vec<Finding>) {
+        for (writer, missing) in self.best_effort.report(opened) {
+            self.changed = true;
+            found.push(self.lane_gap(tenant, id, &writer, &missing));
+        }
     }
 
     /// Whether it is over and reported.
@@ -408,6 +479,10 @@ impl Session {
         self.head.unterminated = true;
         self.changed = true;
         let next = self.head.chain.next;
+        if next == 0 && self.head.best_effort > 0 {
+            // Nobody promised the end of a session that is only observed.
+            return;
+        }
         let reason = format!("session {id} fell silent after {next} events without an end");
         let finding = Finding::new(self.subject(tenant, id), "unterminated", "warning", reason);
         found.push(finding.fact("events", next).fact("last_ms", self.head.last_time.ms()));

@@ -1,0 +1,1 @@
+//! Lifecycle on the embedded log.
