@@ -74,6 +74,7 @@ fetch_tools() {
             say "could not build Helm $helm_version"
     fi
     if command -v npm >/dev/null && [[ ! -x $tools/dockerfile-utils ]]; then
+        mkdir -p "$tools/npm"
         if npm install --silent --no-fund --no-audit --prefix "$tools/npm" "dockerfile-utils@$dockerfile_utils_version"; then
             ln -sf "npm/node_modules/.bin/dockerfile-utils" "$tools/dockerfile-utils"
         else

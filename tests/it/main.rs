@@ -5,5 +5,6 @@
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod chain;
+mod deploy;
 mod licences;
 mod tidy;
