@@ -51,6 +51,22 @@ pub enum Command {
     Query(QueryArgs),
     /// Run the ClickHouse of a data directory until interrupted, for curl and other clients.
     Clickhouse(ClickhouseArgs),
+    /// Dead letters: what was refused and why; replay what a repaired configuration takes.
+    Dlq {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: commands::dlq::DlqCommand,
+    },
+    /// Make or check the topics of the log.
+    Topics {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: commands::topics::TopicsCommand,
+    },
+    /// Check log, topics, store, ClickHouse, schemas and clocks; every failure comes with its remedy.
+    Doctor(commands::doctor::DoctorArgs),
+    /// Say how far every role is: lag, dead letters, newest sessions.
+    Status(commands::status::StatusArgs),
     /// The Avro schemas that the topics are written with.
     Schemas {
         /// What to do with them.
@@ -91,6 +107,8 @@ pub enum ServiceCommand {
     Archive(ConfigArgs),
     /// Run the loader: clean events, findings and alerts to ClickHouse.
     Load(ConfigArgs),
+    /// Run notifications: alerts to Alertmanager, PagerDuty, CloudEvents webhooks and Slack.
+    Alert(ConfigArgs),
 }
 
 impl ServiceCommand {
@@ -104,6 +122,7 @@ impl ServiceCommand {
             ServiceCommand::Process { stage: StageCommand::Anomaly(args) } => (Role::Anomaly, args),
             ServiceCommand::Archive(args) => (Role::Archive, args),
             ServiceCommand::Load(args) => (Role::Load, args),
+            ServiceCommand::Alert(args) => (Role::Alert, args),
         }
     }
 }
@@ -216,6 +235,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => commands::replay::run(&args),
         Command::Query(args) => commands::query::run(&args),
         Command::Clickhouse(args) => commands::clickhouse::run(&args),
+        Command::Dlq { command } => commands::dlq::run(&command),
+        Command::Topics { command } => commands::topics::run(&command),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Status(args) => commands::status::run(&args),
         Command::Config { command } => commands::config::run(&command),
         Command::Schemas { command } => commands::schemas::run(&command),
         Command::Completion { shell } => commands::manual::completion(shell),

@@ -26,7 +26,7 @@ pub use self::load::{ConfigArgs, ConfigError, Loaded};
 pub use self::passthrough::{Settings, is_secret};
 pub use self::sections::{
     AnomalySection, ArchiveSection, ClickHouseSection, LifecycleSection, LoadSection, LogFormat, LogSection, LogUrl,
-    OtherTenants, PiiSection, TelemetrySection,
+    OtherTenants, PiiSection, SchemasSection, TelemetrySection,
 };
 pub use self::validate::Role;
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub instance: String,
     /// The log.
     pub log: LogSection,
+    /// Schemas of records that others write.
+    pub schemas: SchemasSection,
     /// The object store.
     pub store: StoreConfig,
     /// ClickHouse.
@@ -75,6 +77,7 @@ impl Default for Config {
             data_dir: PathBuf::from("custody-data"),
             instance: String::new(),
             log: LogSection::default(),
+            schemas: SchemasSection::default(),
             store: StoreConfig::default(),
             clickhouse: ClickHouseSection::default(),
             gateway: GatewayConfig::default(),

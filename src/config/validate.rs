@@ -96,6 +96,9 @@ pub(super) fn problems(config: &Config, role: Role) -> Vec<String> {
     {
         found.push(error.to_string());
     }
+    if role == Role::Alert && config.alert.receivers.is_empty() {
+        found.push("alert.receivers is empty: add a section [alert.receivers.<name>]".to_owned());
+    }
     ranges(config, &mut found);
     telemetry(config, &mut found);
     found

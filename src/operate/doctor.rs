@@ -69,7 +69,7 @@ pub async fn check_log<B: Broker>(broker: &B, partitions: u32) -> Vec<Finding> {
     }
     findings.extend(complaints.into_iter().map(|c| {
         let outcome = if c.severity == Severity::Failure { Outcome::Failure } else { Outcome::Warning };
-        Finding::wrong(outcome, format!("topic {}", c.topic), c.what, c.remedy)
+        Finding::wrong(outcome, format!("topic {}", c.names()), c.what, c.remedy)
     }));
     findings
 }

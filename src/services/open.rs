@@ -14,6 +14,7 @@ use processors::pii::TokenKeys;
 use prometheus_client::registry::Registry;
 use schemas::record::PartitionId;
 use schemas::topic::Topic;
+use sinks::alerts::receiver::Receiver;
 use sinks::clickhouse::client::{ClickHouse, ClickHouseConfig};
 use sinks::clickhouse::insert::ClickHouseSink;
 use sinks::clickhouse::migrate;
@@ -24,6 +25,7 @@ use sinks::retry::Backoff;
 use super::health::Registries;
 use super::keys;
 use super::supervise::{Remedy, remedy};
+use crate::alert_role::AlertMetrics;
 use crate::clock;
 use crate::commands::engine;
 use crate::config::{Config, Role};
@@ -42,6 +44,8 @@ pub(super) struct Opened<B> {
     pub(super) partitions: u32,
     /// For the stage `pii`.
     pub(super) keys: Option<TokenKeys>,
+    /// For notifications.
+    pub(super) alerts: AlertMetrics,
     /// For the archive.
     pub(super) store: Option<Store>,
     /// For the loader.
@@ -103,7 +107,15 @@ pub(super) async fn open<B: Broker>(
     registries: &Registries,
 ) -> anyhow::Result<Opened<B>> {
     let partitions = persist("the log", || topics(broker, config, role)).await?;
-    let mut opened = Opened { gateway: None, partitions, keys: None, store: None, clickhouse: None, engine: None };
+    let mut opened = Opened {
+        gateway: None,
+        partitions,
+        keys: None,
+        alerts: AlertMetrics::default(),
+        store: None,
+        clickhouse: None,
+        engine: None,
+    };
     if role.runs(Role::Gateway) {
         let mut registry = Registry::default();
         let instance = config.instance();
@@ -113,6 +125,13 @@ pub(super) async fn open<B: Broker>(
     }
     if role.runs(Role::Pii) {
         opened.keys = Some(token_keys(broker, config, role, partitions).await?);
+    }
+    if role.runs(Role::Alert) {
+        // Reads the files of their secrets.
+        Receiver::open_all(&config.alert)?;
+        let mut registry = Registry::default();
+        opened.alerts.register(&mut registry);
+        registries.add(registry);
     }
     if role.runs(Role::Archive) {
         let nonce = clock::now().0.unsigned_abs();

@@ -17,6 +17,7 @@ use sinks::parquet::store::Store;
 
 use super::open::Opened;
 use super::supervise::RoleSpec;
+use crate::alert_role::{self, AlertMetrics};
 use crate::archive_role::ArchiveRole;
 use crate::clock;
 use crate::config::{Config, Role};
@@ -60,6 +61,10 @@ pub(super) fn specs<B: Broker>(broker: &B, config: &Config, role: Role, opened: 
         if let Some(clickhouse) = &opened.clickhouse {
             specs.push(load(broker, config, topic, load_group, clickhouse.clone()));
         }
+    }
+    // Whoever runs everything may have nobody to tell; the role on its own was refused without receivers.
+    if role.runs(Role::Alert) && !config.alert.receivers.is_empty() {
+        specs.push(alert(broker, config, opened.alerts.clone()));
     }
     specs
 }
@@ -132,4 +137,13 @@ fn load<B: Broker>(
         .boxed()
     };
     RoleSpec { role: "load", label: format!("load {topic}"), ask: None, start: Box::new(start) }
+}
+
+fn alert<B: Broker>(broker: &B, config: &Config, metrics: AlertMetrics) -> RoleSpec {
+    let (broker, settings) = (broker.clone(), config.alert.clone());
+    let start = move |control: Control| {
+        let (broker, settings, metrics) = (broker.clone(), settings.clone(), metrics.clone());
+        async move { alert_role::run(broker, &control.identity.instance, &settings, &metrics, &control).await }.boxed()
+    };
+    RoleSpec { role: "alert", label: "alert".to_owned(), ask: None, start: Box::new(start) }
 }

@@ -118,28 +118,37 @@ impl<S> Accept<TcpStream, S> for Guard {
     }
 }
 
-/// A connection that ends when nothing was read for too long; the first byte has a time of its own.
+/// Bytes that tell HTTP/2 from HTTP/1 (RFC 9113 section 3.4): until they are there no other time-out runs.
+const PREFACE_BYTES: usize = 24;
+
+/// A connection that ends when nothing was read for too long. Its first bytes have one time for all of
+/// them, so that they cannot drip.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     stream: S,
     silence: Pin<Box<Sleep>>,
+    first_bytes: usize,
     idle_timeout: Duration,
     _place: OwnedSemaphorePermit,
 }
 
 impl<S> Guarded<S> {
     fn new(stream: S, first_timeout: Duration, idle_timeout: Duration, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, silence: Box::pin(sleep(first_timeout)), idle_timeout, _place: place }
+        Self { stream, silence: Box::pin(sleep(first_timeout)), first_bytes: 0, idle_timeout, _place: place }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         match read {
             Poll::Ready(_) => {
-                this.silence.as_mut().reset(Instant::now() + this.idle_timeout);
+                this.first_bytes = this.first_bytes.saturating_add(buf.filled().len() - before);
+                if this.first_bytes >= PREFACE_BYTES {
+                    this.silence.as_mut().reset(Instant::now() + this.idle_timeout);
+                }
                 read
             }
             Poll::Pending => {

@@ -197,6 +197,8 @@ impl<B: Broker> Writer<B> {
     pub async fn run(mut self, mut close: watch::Receiver<bool>) -> Result<(), LogError> {
         let (mut appender, partitions) = self.open().await?;
         let mut ticker = Ticker::new(self.numbering.producer_id(), self.epoch, partitions);
+        // The first tick is also the question whether the log acknowledges.
+        self.append(&mut appender, ticker.round((self.clock)())).await?;
         let mut interval = ticks(self.config.tick_interval_ms);
         let mut closing = false;
         loop {
@@ -329,7 +331,8 @@ impl<B: Broker> Writer<B> {
 }
 
 fn ticks(interval_ms: u64) -> Interval {
-    let mut interval = tokio::time::interval(Duration::from_millis(interval_ms.max(1)));
+    let period = Duration::from_millis(interval_ms.max(1));
+    let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
