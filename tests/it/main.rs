@@ -6,6 +6,7 @@
 
 mod api_keys;
 mod chain;
+mod deploy;
 mod licences;
 mod services;
 mod tidy;
