@@ -1,8 +1,6 @@
 //! Events of a record, by what it stands for. Fields come from the table; what is computed here is
 //! what no single attribute says: ids, outcome, times, pairs.
 
-use std::collections::BTreeMap;
-
 use schemas::event::{
     DataAccessed, Delegation, DetectionRaised, EvaluationResult, Event, EventHeader, Extension, ModelCall,
     OutputProduced, RateLimit, RawEvent, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted,
@@ -10,7 +8,7 @@ use schemas::event::{
 };
 use schemas::time::TimestampMicros;
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, Ext};
 use super::decisions;
 use super::outcome::{self, Outcome};
 use super::record::{Part, Place, Record};
@@ -30,7 +28,9 @@ pub(super) fn events(
     let body = match kind {
         Kind::Extension | Kind::Other => body,
         _ => {
-            record.ext.extend(body.map(|body| ("otel.body".to_owned(), body)));
+            if let Some(body) = body {
+                record.ext.put("otel.body".to_owned(), body);
+            }
             None
         }
     };
@@ -224,7 +224,7 @@ fn agent(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
     let (status, latency_ms) = (outcome.status, record.duration_ms);
     let error_type = outcome.into_error_type(a);
     if !error_type.is_empty() {
-        record.ext.insert("error.type".to_owned(), error_type);
+        record.ext.put("error.type".to_owned(), error_type);
     }
     match record.place {
         Place::Inner => {
@@ -306,7 +306,7 @@ fn data(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEv
     let outcome = Outcome::of(record, a);
     let error_type = outcome.into_error_type(a);
     if !error_type.is_empty() {
-        record.ext.insert("error.type".to_owned(), error_type);
+        record.ext.put("error.type".to_owned(), error_type);
     }
     let accessed = DataAccessed {
         access_id: record.own_id(),
@@ -366,7 +366,9 @@ pub(super) fn evaluation_event(
     let mut result = evaluated(&mut attributes, &record.name);
     result.h = record.header(Part::Event(index), "evaluation.result", time);
     result.h.causation_id = Some(record.event_id(Part::Main));
-    attributes.rest(&mut result.h.ext);
+    let mut ext = Ext::of(result.h.ext);
+    attributes.rest(&mut ext);
+    result.h.ext = ext.into_map();
     Event::EvaluationResult(result)
 }
 
@@ -408,7 +410,7 @@ fn delegation(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec
     };
     let error_type = outcome.into_error_type(a);
     if !error_type.is_empty() {
-        record.ext.insert("error.type".to_owned(), error_type);
+        record.ext.put("error.type".to_owned(), error_type);
     }
     let delegation = Delegation {
         to_agent: a.text(Field::ToAgent),
@@ -435,11 +437,12 @@ fn extension(
     };
     let event_type = event_type.unwrap_or_else(|| if is_log { "otel.log" } else { "otel.span" }.to_owned());
     let mut h = record.header(Part::Main, &event_type, record.end);
-    h.ext = record.facts(h.ext);
-    let mut kept = BTreeMap::new();
+    h.ext = record.facts(h.ext).into_map();
+    let mut kept = Ext::default();
     attributes.rest(&mut kept);
+    let attributes = kept.into_map();
     let body = body.filter(|body| !body.is_empty()).map(value::content);
-    out.push(Event::Extension(Extension { h, attributes: kept, body }));
+    out.push(Event::Extension(Extension { h, attributes, body }));
 }
 
 /// Longest event type of a record's own naming, bytes.

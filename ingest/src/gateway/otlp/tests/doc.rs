@@ -1,0 +1,1 @@
+//! `docs/otlp.md` says what the table says.

@@ -1,0 +1,1 @@
+//! Single rules, each as a table: sessions, agents, outcomes, numbers, refusals.
