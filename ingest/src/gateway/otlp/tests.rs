@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use schemas::event::{
-    ApprovalDecided, DataAccessed, Delegation, DetectionRaised, EvaluationResult, Event, Extension, ModelCall,
-    OutputProduced, PolicyDecision, RateLimit, RawEvent, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted,
+    ApprovalDecided, DataAccessed, Delegation, DetectionRaised, EvaluationResult, Extension, ModelCall,
+    OutputProduced, PolicyDecision, RateLimit, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted,
     ToolCallCompleted,
 };
 use serde_json::{Map, Value, json};
@@ -148,7 +148,7 @@ fn golden_requests_come_to_the_events_beside_them() {
         let request = Request::read(&path);
         let mapped = readable_mapped(&request.map(&OtlpConfig::default()));
         let text = serde_json::to_string_pretty(&mapped).unwrap() + "\n";
-        let expected = path.with_extension("").with_extension("expected.json");
+        let expected = path.with_extension("expected.json");
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&expected, &text).unwrap();
         }
