@@ -6,6 +6,7 @@ use schemas::event::{
     OutputProduced, RateLimit, RawEvent, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted,
     ToolCallCompleted,
 };
+use schemas::text::{Content, RawText};
 use schemas::time::TimestampMicros;
 
 use super::attributes::{Attributes, Ext};
@@ -35,7 +36,7 @@ pub(super) fn events(
         }
     };
     if let Some(ms) = attributes.number(Field::DurationMs) {
-        record.duration_ms = ms.min(EXACT_MS_MAX).round() as i64;
+        record.duration_ms = ms.min(DURATION_MS_MAX).round() as i64;
         record.start = record.end.plus_ms(-record.duration_ms);
     }
     let mut events = Vec::with_capacity(4);
@@ -57,7 +58,9 @@ pub(super) fn events(
 }
 
 /// A year: a longer duration is a mistake, and must not overflow a time.
-const EXACT_MS_MAX: f64 = 31_557_600_000.0;
+const DURATION_MS_MAX: f64 = 31_557_600_000.0;
+/// A cost of one call above it is a mistake.
+const USD_MAX: f64 = 1e9;
 
 fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let a = &mut attributes;
@@ -92,6 +95,9 @@ fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
         status: outcome.status.to_owned(),
         ..ModelCall::default()
     };
+    if let Some(parameters) = a.document(Field::Invocation) {
+        invocation(&mut call, &parameters);
+    }
     if call.finish_reasons.is_empty() {
         call.finish_reasons = a.gathered(Field::ModelOutput, "finish_reason");
     }
@@ -123,6 +129,26 @@ fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
     out.extend(limit.map(Event::RateLimit));
 }
 
+/// What OpenInference tells as JSON: the parameters of the request. Its attribute for the model then
+/// has the model that answered.
+fn invocation(call: &mut ModelCall<RawText>, parameters: &str) {
+    let parameters: serde_json::Value = serde_json::from_str(parameters).unwrap_or_default();
+    let number = |name: &str| parameters.get(name).and_then(serde_json::Value::as_f64);
+    let int = |name: &str| parameters.get(name).and_then(serde_json::Value::as_i64);
+    if let Some(model) = parameters.get("model").and_then(serde_json::Value::as_str) {
+        let told = std::mem::replace(&mut call.request_model, model.to_owned());
+        if call.response_model.is_empty() {
+            call.response_model = told;
+        }
+    }
+    call.temperature = call.temperature.or_else(|| number("temperature"));
+    call.top_p = call.top_p.or_else(|| number("top_p"));
+    call.seed = call.seed.or_else(|| int("seed"));
+    if call.max_tokens < 0 {
+        call.max_tokens = int("max_tokens").filter(|max| *max >= 0).unwrap_or(-1);
+    }
+}
+
 /// Whose model a vendor's own log records are about.
 fn provider(record: &Record<'_>) -> &'static str {
     match record.vendor {
@@ -145,13 +171,13 @@ fn operation(a: &Attributes) -> &'static str {
 fn cost(a: &mut Attributes) -> i64 {
     match a.int(Field::CostMicros) {
         Some(micros) => micros,
-        None => a.number(Field::CostUsd).map_or(-1, |usd| (usd * 1e6).round() as i64),
+        None => a.number(Field::CostUsd).filter(|usd| *usd < USD_MAX).map_or(-1, |usd| (usd * 1e6).round() as i64),
     }
 }
 
 fn ttft(a: &mut Attributes) -> i64 {
     let ms = a.number(Field::TtftSeconds).map(|seconds| seconds * 1e3).or_else(|| a.number(Field::TtftMs));
-    ms.map_or(-1, |ms| ms.round() as i64)
+    ms.filter(|ms| *ms < DURATION_MS_MAX).map_or(-1, |ms| ms.round() as i64)
 }
 
 /// The header of an event that is made up from a record about something later.
@@ -267,8 +293,8 @@ fn answer(
     record: &Record<'_>,
     h: EventHeader,
     status: &str,
-    content: Option<schemas::text::Content<schemas::text::RawText>>,
-) -> OutputProduced<schemas::text::RawText> {
+    content: Option<Content<RawText>>,
+) -> OutputProduced<RawText> {
     let status = if status == "ok" { "delivered" } else { "withheld" };
     OutputProduced {
         h,

@@ -220,6 +220,7 @@ fields! {
     MaxTokens Model Count false "model.call.max_tokens";
     PromptName Model Text false "model.call.prompt_name";
     PromptVersion Model Text false "model.call.prompt_version";
+    Invocation Model Content true "model.call.request_model, .temperature, .top_p, .seed, .max_tokens";
     SystemInstructions Model Content true "model.call.prompt_sha256";
     ToolDefinitions Model Content true "model.call.tool_defs_sha256";
     ModelInput Model Content false "model.call.input";
@@ -357,6 +358,8 @@ pub const ROWS: &[Row] = &[
     row(GenAi, "gen_ai.request.seed", Field::Seed),
     row(GenAiOld, "gen_ai.openai.request.seed", Field::Seed),
     row(GenAi, "gen_ai.request.max_tokens", Field::MaxTokens),
+    row(OpenInference, "llm.invocation_parameters", Field::Invocation),
+    row(OpenInference, "embedding.invocation_parameters", Field::Invocation),
     row(GenAi, "gen_ai.prompt.name", Field::PromptName),
     row(OpenLlmetry, "traceloop.prompt.key", Field::PromptName),
     row(OpenLlmetry, "traceloop.prompt.version", Field::PromptVersion),

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use schemas::event::{
-    ApprovalDecided, DataAccessed, Delegation, DetectionRaised, EvaluationResult, Extension, ModelCall,
-    OutputProduced, PolicyDecision, RateLimit, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted,
-    ToolCallCompleted,
+    ApprovalDecided, DataAccessed, Delegation, DetectionRaised, EvaluationResult, Extension, ModelCall, OutputProduced,
+    PolicyDecision, RateLimit, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted, ToolCallCompleted,
 };
 use serde_json::{Map, Value, json};
 
