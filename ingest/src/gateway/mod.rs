@@ -3,4 +3,6 @@
 //! Protocols turn bytes into [`intake::Arrived`] events, one writer numbers and appends them. It does
 //! not look for personal data and does not judge what events say.
 
+pub mod body;
 pub mod intake;
+pub mod problem;
