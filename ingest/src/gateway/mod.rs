@@ -3,6 +3,7 @@
 //! Protocols turn bytes into [`intake::Arrived`] events, one writer numbers and appends them. It does
 //! not look for personal data and does not judge what events say.
 
+pub mod avro_batch;
 pub mod body;
 pub mod intake;
 pub mod problem;
