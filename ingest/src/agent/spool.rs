@@ -9,7 +9,7 @@
 pub mod frame;
 pub mod queue;
 pub mod reader;
-mod segments;
+pub(crate) mod segments;
 #[cfg(test)]
 mod tests;
 
@@ -129,7 +129,8 @@ pub struct Segment {
 #[derive(Debug)]
 pub struct Spool {
     config: SpoolConfig,
-    _lock: File,
+    /// Nothing is written without it.
+    lock: Option<File>,
     acks: Acks,
     /// Oldest first; the last one is appended to.
     segments: VecDeque<Segment>,
@@ -195,7 +196,7 @@ impl Spool {
             dirty: Vec::new(),
             has_new_names: true,
             config,
-            _lock: lock,
+            lock: Some(lock),
             acks,
             buffer: Vec::new(),
         };
@@ -227,6 +228,9 @@ impl Spool {
     pub fn append_beyond(&mut self, payload: &[u8]) -> Result<u64, SpoolError> {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(SpoolError::TooLarge(payload.len()));
+        }
+        if self.lock.is_none() {
+            return Err(SpoolError::Locked(self.config.dir.clone()));
         }
         let file = self.writable()?;
         let index = self.next;
@@ -273,6 +277,11 @@ impl Spool {
         self.active = Some(file.clone());
         self.has_new_names = true;
         Ok(file)
+    }
+
+    /// Lets another process have the spool; this one appends nothing to it any more.
+    pub fn release(&mut self) {
+        self.lock = None;
     }
 
     /// Whether the bound is reached.

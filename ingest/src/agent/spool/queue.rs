@@ -59,8 +59,10 @@ pub struct State<W> {
     pub writer: W,
     is_closed: bool,
     is_sync_urgent: bool,
-    /// The reader is woken when this record can be read.
+    /// The reader is woken when this record can be read,
     wake_at: u64,
+    /// or when so many bytes are waiting.
+    wake_bytes: u64,
 }
 
 /// The thread that forces to the disk; [`Syncer::join`] it after [`Queue::close`].
@@ -83,7 +85,7 @@ impl<W: Send + 'static> Queue<W> {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(spool: Spool, fsync: Fsync, writer: W) -> std::io::Result<(Self, Syncer)> {
-        let state = State { spool, writer, is_closed: false, is_sync_urgent: false, wake_at: 0 };
+        let state = State { spool, writer, is_closed: false, is_sync_urgent: false, wake_at: 0, wake_bytes: u64::MAX };
         let queue = Self(Arc::new(Inner {
             fsync,
             state: Mutex::new(state),
@@ -216,10 +218,15 @@ impl<W> Queue<W> {
 
     /// Waits until record `index` can be read, or somebody calls [`Queue::wake`].
     pub async fn readable(&self, index: u64) {
+        self.readable_or_bytes(index, u64::MAX).await;
+    }
+
+    /// As [`Queue::readable`], or until so many bytes are waiting.
+    pub async fn readable_or_bytes(&self, index: u64, bytes: u64) {
         let notified = {
             let mut state = self.lock();
-            state.wake_at = index;
-            if self.limit(&state.spool) > index {
+            (state.wake_at, state.wake_bytes) = (index, bytes);
+            if self.is_awaited(&state) {
                 return;
             }
             self.0.readable.notified()
@@ -227,8 +234,12 @@ impl<W> Queue<W> {
         notified.await;
     }
 
+    fn is_awaited(&self, state: &State<W>) -> bool {
+        self.limit(&state.spool) > state.wake_at || state.spool.pending_bytes() >= state.wake_bytes
+    }
+
     fn wake_reader(&self, state: &State<W>) {
-        if self.limit(&state.spool) > state.wake_at {
+        if self.is_awaited(state) {
             self.wake();
         }
     }
