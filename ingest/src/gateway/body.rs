@@ -5,8 +5,8 @@
 use schemas::time::TimestampMicros;
 
 use super::intake::Arrived;
-use super::{cloudevents, event_json};
 use super::problem::{Code, Refusal};
+use super::{cloudevents, event_json};
 
 /// Most events that one request may hold.
 pub const REQUEST_EVENTS_MAX: usize = 10_000;

@@ -53,11 +53,7 @@ where
     visitor.visit_map(Given { members, next: 0, notes, path, error: PhantomData })
 }
 
-fn json_document<'de, E: de::Error>(
-    json: &'de str,
-    notes: &mut Notes,
-    path: Path<'_>,
-) -> Result<Members<'de>, E> {
+fn json_document<'de, E: de::Error>(json: &'de str, notes: &mut Notes, path: Path<'_>) -> Result<Members<'de>, E> {
     notes.check_depth(path, json)?;
     Ok(Members::document(Cow::Borrowed(json), "application/json"))
 }

@@ -346,7 +346,8 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Items<'_, '_, A> {
         }
         match self.notes.items > REQUEST_ITEMS_MAX {
             true => {
-                let detail = format!("at most {REQUEST_ITEMS_MAX} items of arrays in one request: send smaller batches");
+                let detail =
+                    format!("at most {REQUEST_ITEMS_MAX} items of arrays in one request: send smaller batches");
                 Err(self.notes.error(self.path, Code::TooManyItems, &detail))
             }
             false => Ok(item),
