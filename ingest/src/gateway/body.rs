@@ -6,6 +6,7 @@ use schemas::time::TimestampMicros;
 
 use super::intake::Arrived;
 use super::problem::{Code, Refusal};
+use super::{cloudevents, event_json};
 
 /// Most events that one request may hold.
 pub const REQUEST_EVENTS_MAX: usize = 10_000;
@@ -41,14 +42,42 @@ impl MediaType {
     /// # Errors
     /// [`Code::UnsupportedMediaType`] for any other type or a charset that is not UTF-8.
     pub fn of(content_type: Option<&str>, has_ce_specversion: bool) -> Result<Self, Refusal> {
-        let (essence, parameters) = content_type.unwrap_or("application/json").split_once(';').unwrap_or_default();
-        let _ = (essence, parameters, has_ce_specversion);
-        Err(Code::UnsupportedMediaType.problem("send application/json").into())
+        let content_type = content_type.unwrap_or("application/json");
+        if !is_utf8(content_type) {
+            return Err(Code::UnsupportedMediaType.problem("send the body in UTF-8").into());
+        }
+        match essence(content_type).as_str() {
+            "application/cloudevents+json" => Ok(Self::CloudEvent),
+            "application/cloudevents-batch+json" => Ok(Self::CloudEventBatch),
+            _ if has_ce_specversion => Ok(Self::CloudEventBinary),
+            "application/json" => Ok(Self::Json),
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
+                Ok(Self::Ndjson)
+            }
+            _ => Err(Code::UnsupportedMediaType.problem(SUPPORTED).into()),
+        }
     }
 }
 
-/// The events of a body. `headers` are those of the request whose name begins with `ce-`, names in
-/// lower case; they matter to [`MediaType::CloudEventBinary`] only.
+const SUPPORTED: &str = "send application/json, application/x-ndjson, application/cloudevents+json, \
+    application/cloudevents-batch+json or a CloudEvent in binary mode";
+
+/// A content type without its parameters, in lower case.
+pub(super) fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether a content type names no charset but UTF-8, of which ASCII is a part.
+fn is_utf8(content_type: &str) -> bool {
+    let charset = |parameter: &str| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_ascii_lowercase())
+    };
+    content_type.split(';').skip(1).filter_map(charset).all(|name| name == "utf-8" || name == "us-ascii")
+}
+
+/// The events of a body. `headers` are the request's `content-type` and those whose name begins with
+/// `ce-`, names in lower case; they matter to [`MediaType::CloudEventBinary`] only.
 ///
 /// # Errors
 /// Why nothing of the request may be appended: up to
@@ -59,9 +88,15 @@ pub fn parse(
     body: &[u8],
     context: &IntakeContext<'_>,
 ) -> Result<Vec<Arrived>, Refusal> {
-    let _ = (media, headers, context);
-    match body.is_empty() {
-        true => Err(Code::EmptyBody.problem("send at least one event").into()),
-        false => Err(Code::UnsupportedMediaType.problem("this form is not read yet").into()),
+    // Only a CloudEvent in binary mode may have no data.
+    if media != MediaType::CloudEventBinary && body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Code::EmptyBody.problem("send at least one event").into());
+    }
+    match media {
+        MediaType::Json => event_json::read(body, context),
+        MediaType::Ndjson => event_json::read_lines(body, context),
+        MediaType::CloudEvent => cloudevents::read(body, context),
+        MediaType::CloudEventBatch => cloudevents::read_batch(body, context),
+        MediaType::CloudEventBinary => cloudevents::read_binary(headers, body, context),
     }
 }

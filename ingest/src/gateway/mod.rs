@@ -5,5 +5,8 @@
 
 pub mod avro_batch;
 pub mod body;
+mod cloudevents;
+mod event_json;
 pub mod intake;
 pub mod problem;
+pub mod validate;
