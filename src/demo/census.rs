@@ -13,6 +13,8 @@ use schemas::record::{Record, header, header_value};
 use schemas::topic::Topic;
 use sha2::Digest;
 
+use crate::dlq;
+
 /// Counts over the topics of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Census {
@@ -54,6 +56,9 @@ pub async fn take<B: Broker>(broker: &B) -> anyhow::Result<Census> {
     })
     .await?;
     scan(broker, Topic::Dlq, |r| {
+        if dlq::is_resolution(r) {
+            return Ok(());
+        }
         let reason =
             header_value(&r.headers, header::DLQ_REASON).map_or("unknown".into(), |v| String::from_utf8_lossy(v));
         *census.rejected.entry(reason.into_owned()).or_default() += 1;

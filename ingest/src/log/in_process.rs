@@ -55,6 +55,9 @@ pub enum WriteKind {
     Offset,
 }
 
+/// Whom a read from outside any group is made for.
+const OUTSIDE: &str = "";
+
 /// What a store has to offer.
 ///
 /// Guarantees: a [`Write`] is visible and durable whole or not at all; when `write` answers `Ok`, it
@@ -180,6 +183,14 @@ impl<S: Store> InProcessBroker<S> {
         self.store.partitions(topic).ok_or_else(missing)
     }
 
+    /// Refuses a partition that the topic does not have.
+    fn held(&self, partition: PartitionId) -> Result<(), LogError> {
+        match self.count(partition.topic)? {
+            count if partition.partition < count => Ok(()),
+            count => Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions"))),
+        }
+    }
+
     fn place(&self, record: OutRecord) -> Result<Placed, LogError> {
         let count = self.count(record.topic)?;
         let partition = match (record.partition, &record.key) {
@@ -248,6 +259,29 @@ impl<S: Store> Broker for InProcessBroker<S> {
         self.groups.changed.notify_waiters();
         let instance = instance.to_owned();
         Ok(InProcessLog { broker: self.clone(), key, instance, incarnation, positions: BTreeMap::new(), last: 0 })
+    }
+
+    async fn topic_settings(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
+        Ok(self.store.partitions(topic).map(|_| BTreeMap::new()))
+    }
+
+    async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {
+        self.held(partition)?;
+        Ok(self.store.bounds(partition))
+    }
+
+    async fn committed(&self, group: &str, partition: PartitionId) -> Result<Option<Committed>, LogError> {
+        self.held(partition)?;
+        self.store.committed(group, partition).await
+    }
+
+    async fn read(&self, partition: PartitionId, offset: u64) -> Result<(Vec<Record>, u64), LogError> {
+        self.held(partition)?;
+        let bounds = self.store.bounds(partition);
+        match offset.max(bounds.start) {
+            offset if offset >= bounds.end => Ok((Vec::new(), offset)),
+            offset => self.store.read(OUTSIDE, partition, offset, STEP_RECORDS_MAX, STEP_BYTES_MAX).await,
+        }
     }
 
     async fn appender(&self) -> Result<Self::Appender, LogError> {
@@ -467,11 +501,7 @@ impl<S: Store> Log for InProcessLog<S> {
     }
 
     async fn bounds(&mut self, partition: PartitionId) -> Result<Range<u64>, LogError> {
-        let count = self.broker.count(partition.topic)?;
-        if partition.partition >= count {
-            return Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions")));
-        }
-        Ok(self.broker.store.bounds(partition))
+        self.broker.bounds(partition).await
     }
 
     async fn close(self) -> Result<(), LogError> {

@@ -6,26 +6,28 @@
 
 mod consumer;
 mod log;
+mod outside;
 mod producer;
 mod queue;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use schemas::record::{OutRecord, PartitionId};
+use schemas::record::{OutRecord, PartitionId, Record};
 use schemas::topic::{Topic, partition_of};
 
 use self::log::KafkaLog;
 use self::producer::KafkaAppender;
 use super::in_process::name;
-use super::{Broker, ErrorClass, LogError};
+use super::{Broker, Committed, ErrorClass, LogError};
 
 /// Longest wait for one answer of a broker.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
@@ -243,6 +245,14 @@ impl Inner {
         self.count(topic)?.ok_or_else(missing)
     }
 
+    /// Refuses a partition that the topic does not have.
+    fn held(&self, partition: PartitionId) -> Result<(), LogError> {
+        match self.count_of(partition.topic)? {
+            count if partition.partition < count => Ok(()),
+            count => Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions"))),
+        }
+    }
+
     /// The partition of a record; refused before anything of its step is sent.
     fn place(&self, record: &OutRecord) -> Result<PartitionId, LogError> {
         let count = self.count_of(record.topic)?;
@@ -284,6 +294,31 @@ impl Inner {
         // -1 is the brokers' default.replication.factor.
         let text = self.config.topic.get("replicas").map_or("-1", String::as_str);
         text.parse().map_err(|_| LogError::fatal("topic setting replicas", format!("{text:?} is not a number")))
+    }
+
+    /// What the brokers say of a topic; `None` if there is none.
+    async fn described(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
+        let admin: AdminClient<Context> = create(&self.config, &[], Context)?;
+        let wire = self.topic(topic);
+        let what = || format!("settings of topic {wire}");
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
+        let answer = admin.describe_configs(&[ResourceSpecifier::Topic(&wire)], &options).await;
+        let answer = answer.map_err(|e| failed(what(), &e, admin.inner()))?;
+        let missing = || LogError::fatal(what(), "the brokers left it out");
+        let resource = match answer.into_iter().next().ok_or_else(missing)? {
+            Ok(resource) => resource,
+            Err(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(None),
+            Err(code) => return Err(LogError::new(class_of(code), what(), code.to_string())),
+        };
+        let entries = resource.entries.into_iter().map(|e| (e.name, e.value.unwrap_or_default()));
+        let mut settings: BTreeMap<String, String> = entries.collect();
+        let metadata = self.meta.fetch_metadata(Some(&wire), ANSWER_WAIT);
+        let metadata = metadata.map_err(|e| failed(what(), &e, self.meta.client()))?;
+        let partitions = metadata.topics().iter().flat_map(|t| t.partitions());
+        if let Some(replicas) = partitions.map(|p| p.replicas().len()).min() {
+            settings.insert("replicas".to_owned(), replicas.to_string());
+        }
+        Ok(Some(settings))
     }
 
     async fn create_missing(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
@@ -367,6 +402,25 @@ impl Broker for KafkaBroker {
         }
         let (inner, group, instance) = (Arc::clone(&self.inner), group.to_owned(), instance.to_owned());
         blocking("start of a consumer", move || KafkaLog::open(inner, &group, topic, &instance)).await
+    }
+
+    async fn topic_settings(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
+        self.inner.described(topic).await
+    }
+
+    async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("bounds", move || outside::bounds(&inner, partition)).await
+    }
+
+    async fn committed(&self, group: &str, partition: PartitionId) -> Result<Option<Committed>, LogError> {
+        let (inner, group) = (Arc::clone(&self.inner), group.to_owned());
+        blocking("committed offset", move || outside::committed(&inner, &group, partition)).await
+    }
+
+    async fn read(&self, partition: PartitionId, offset: u64) -> Result<(Vec<Record>, u64), LogError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("read", move || outside::read(&inner, partition, offset)).await
     }
 
     async fn appender(&self) -> Result<Self::Appender, LogError> {

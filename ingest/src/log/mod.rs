@@ -3,6 +3,7 @@
 //! `memory` is the deterministic reference, `local` the embedded durable one, `kafka` the real one.
 //! The traits say what must hold; `conformance` checks it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 #[cfg(any(test, feature = "testing"))]
@@ -194,6 +195,33 @@ pub trait Broker: Clone + Send + Sync + 'static {
         topic: Topic,
         instance: &str,
     ) -> impl Future<Output = Result<Self::Log, LogError>> + Send;
+
+    /// The broker's settings of a topic by Kafka's names, `replicas` among them; empty where the log has
+    /// none, `None` if there is no such topic.
+    fn topic_settings(
+        &self,
+        topic: Topic,
+    ) -> impl Future<Output = Result<Option<BTreeMap<String, String>>, LogError>> + Send;
+
+    /// First and next offset that the partition holds now, asked from outside any group.
+    fn bounds(&self, partition: PartitionId) -> impl Future<Output = Result<Range<u64>, LogError>> + Send;
+
+    /// What a group committed last for a partition, asked from outside it: nobody is fenced.
+    fn committed(
+        &self,
+        group: &str,
+        partition: PartitionId,
+    ) -> impl Future<Output = Result<Option<Committed>, LogError>> + Send;
+
+    /// Committed records from `offset` on, without joining a group: at most
+    /// [`STEP_RECORDS_MAX`](schemas::limits::STEP_RECORDS_MAX) and about
+    /// [`STEP_BYTES_MAX`](schemas::limits::STEP_BYTES_MAX), one at least unless the end is reached; and
+    /// the offset to go on at. For tools that look; consumers are made for following.
+    fn read(
+        &self,
+        partition: PartitionId,
+        offset: u64,
+    ) -> impl Future<Output = Result<(Vec<Record>, u64), LogError>> + Send;
 
     /// Opens an intake producer.
     fn appender(&self) -> impl Future<Output = Result<Self::Appender, LogError>> + Send;

@@ -214,18 +214,32 @@ pub struct Codec {
     frames: BTreeMap<Kind, Frame>,
 }
 
-/// The codec for single-object frames, built at first use.
+static CODEC: OnceLock<Codec> = OnceLock::new();
+
+/// The codec of this process: for single-object frames of our own schemas, unless [`configure`] was
+/// called before its first use.
 pub fn codec() -> &'static Codec {
-    static CODEC: OnceLock<Codec> = OnceLock::new();
-    CODEC.get_or_init(|| {
-        let codec = Codec::new();
-        // A test reads every superseded schema; one that could not be read would leave its records
-        // unknown, which is a dead letter and no loss.
-        codec.clone().with_schemas(history::SUPERSEDED.iter().copied()).unwrap_or(codec)
-    })
+    CODEC.get_or_init(Codec::standard)
+}
+
+/// Makes `codec` the codec of this process. Call it once, before anything is read: a configured codec
+/// is one that begins with [`Codec::standard`] and knows more schemas.
+///
+/// # Errors
+/// The codec is in use already; nothing has changed.
+pub fn configure(codec: Codec) -> Result<(), Codec> {
+    CODEC.set(codec)
 }
 
 impl Codec {
+    /// Reads and writes single-object frames of our own schemas, and reads their superseded versions.
+    pub fn standard() -> Self {
+        let codec = Self::new();
+        // A test reads every superseded schema; one that could not be read would leave its records
+        // unknown, which is a dead letter and no loss.
+        codec.clone().with_schemas(history::SUPERSEDED.iter().copied()).unwrap_or(codec)
+    }
+
     fn new() -> Self {
         let kinds = || Kind::all().zip(published_schemas());
         Self {

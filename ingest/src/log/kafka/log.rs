@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::consumer::{Command, GroupConsumer, GroupContext, run};
+use super::outside::committed_by;
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
 use super::{ANSWER_WAIT, Context, Inner, PREFETCH_KBYTES, SESSION_TIMEOUT_MS, blocking, create, failed};
@@ -260,22 +261,8 @@ impl Log for KafkaLog {
     }
 
     async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&self.inner.topic(partition.topic), partition.partition as i32);
-        let consumer = Arc::clone(&self.consumer);
-        blocking("committed offset", move || {
-            let what = || format!("committed offset of {}", name(partition));
-            let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
-            let answer = consumer.committed_offsets(list, ANSWER_WAIT).map_err(refuse)?;
-            let elements = answer.elements();
-            let element = elements.first().ok_or_else(|| LogError::fatal(what(), "the brokers left it out"))?;
-            element.error().map_err(refuse)?;
-            Ok(match element.offset() {
-                Offset::Offset(next) => Some(Committed { next: next as u64, metadata: element.metadata().to_owned() }),
-                _ => None,
-            })
-        })
-        .await
+        let (inner, consumer) = (Arc::clone(&self.inner), Arc::clone(&self.consumer));
+        blocking("committed offset", move || committed_by(&inner, &consumer, partition)).await
     }
 
     async fn commit_offset(&mut self, partition: PartitionId, committed: Committed) -> Result<(), LogError> {
@@ -290,10 +277,7 @@ impl Log for KafkaLog {
     async fn bounds(&mut self, partition: PartitionId) -> Result<Range<u64>, LogError> {
         let (inner, consumer) = (Arc::clone(&self.inner), Arc::clone(&self.consumer));
         blocking("bounds", move || {
-            let count = inner.count_of(partition.topic)?;
-            if partition.partition >= count {
-                return Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions")));
-            }
+            inner.held(partition)?;
             // This client reads committed: the end is the last stable offset.
             let marks =
                 consumer.fetch_watermarks(&inner.topic(partition.topic), partition.partition as i32, ANSWER_WAIT);

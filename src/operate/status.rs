@@ -1,0 +1,224 @@
+//! How far everything is: lag of every role, what was published last, what is open.
+//!
+//! Facts are read from outside the roles' groups, so that asking disturbs nobody. It does not judge.
+
+use std::collections::BTreeMap;
+
+use ingest::log::{Broker, LogError};
+use schemas::record::PartitionId;
+use schemas::time::TimestampMicros;
+use schemas::topic::Topic;
+use serde::{Deserialize, Serialize};
+use sinks::clickhouse::client::ClickHouse;
+
+use crate::dlq::scan;
+use crate::roles::{COMPLETENESS, FEATURES, PII, SCORE, WRITERS};
+
+/// The state of an installation at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// When it was asked, milliseconds since the epoch.
+    pub asked_at_ms: i64,
+    /// Every group that reads a topic.
+    pub readers: Vec<ReaderStatus>,
+    /// Open dead letters by reason.
+    pub dead_letters: BTreeMap<String, u64>,
+    /// What ClickHouse holds; `None` if it cannot be asked.
+    pub clickhouse: Option<TableStatus>,
+    /// Why ClickHouse could not be asked; empty if it could.
+    pub clickhouse_error: String,
+}
+
+/// A group that reads a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
+    /// Role.
+    pub role: &'static str,
+    /// Consumer group.
+    pub group: &'static str,
+    /// Topic.
+    pub topic: Topic,
+}
+
+const fn reader(role: &'static str, group: &'static str, topic: Topic) -> Reader {
+    Reader { role, group, topic }
+}
+
+/// Every group of the pipeline but those of alert receivers, which the configuration names.
+pub const READERS: [Reader; 11] = [
+    reader("pii", PII.group, PII.source),
+    reader("completeness", COMPLETENESS.group, COMPLETENESS.source),
+    reader("writers", WRITERS.group, WRITERS.source),
+    reader("features", FEATURES.group, FEATURES.source),
+    reader("score", SCORE.group, SCORE.source),
+    reader("archive", "custody-archive", Topic::Clean),
+    reader("archive", "custody-archive-findings", Topic::Findings),
+    reader("archive", "custody-archive-alerts", Topic::Alerts),
+    reader("load", "custody-load", Topic::Clean),
+    reader("load", "custody-load-findings", Topic::Findings),
+    reader("load", "custody-load-alerts", Topic::Alerts),
+];
+
+/// How far a group is in a topic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReaderStatus {
+    /// Role, e.g. `archive`.
+    pub role: String,
+    /// Consumer group.
+    pub group: String,
+    /// Topic.
+    pub topic: String,
+    /// Records between the committed position and the end, over all partitions.
+    pub lag_records: u64,
+    /// Age of the oldest record that is not committed yet, seconds; 0 at the end. For a sink this is
+    /// its oldest unflushed record.
+    pub lag_seconds: f64,
+    /// Partitions that nobody has committed in, though they hold records.
+    pub partitions_unread: u32,
+    /// Committed position by partition.
+    pub committed_next: BTreeMap<u32, u64>,
+}
+
+/// What ClickHouse holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// Rows of the events table.
+    pub events: u64,
+    /// Newest event time of a row, empty if there is none.
+    pub newest_event_time: String,
+    /// Newest sessions first.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// A session as the tables show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Tenant.
+    pub tenant_id: String,
+    /// Agent.
+    pub agent_id: String,
+    /// Session.
+    pub session_id: String,
+    /// Its events.
+    pub events: u64,
+    /// Newest event time.
+    pub last_event_time: String,
+}
+
+/// Sessions that a status lists.
+const SESSIONS_MAX: usize = 10;
+
+/// Asks the log and ClickHouse.
+///
+/// # Errors
+/// The log cannot be reached; a ClickHouse that is away is part of the answer.
+pub async fn gather<B: Broker>(
+    broker: &B,
+    clickhouse: Option<&ClickHouse>,
+    now: TimestampMicros,
+) -> Result<Status, LogError> {
+    let mut readers = Vec::new();
+    for reader in &READERS {
+        readers.push(reader_status(broker, reader, now).await?);
+    }
+    let letters = scan::letters(broker).await?;
+    let dead_letters = letters.open_by_reason().into_iter().map(|(reason, n)| (reason.to_owned(), n)).collect();
+    let (clickhouse, clickhouse_error) = match clickhouse {
+        None => (None, "not configured".to_owned()),
+        Some(server) => match tables(server).await {
+            Ok(tables) => (Some(tables), String::new()),
+            Err(error) => (None, error.to_string()),
+        },
+    };
+    Ok(Status { asked_at_ms: now.ms(), readers, dead_letters, clickhouse, clickhouse_error })
+}
+
+async fn reader_status<B: Broker>(broker: &B, reader: &Reader, now: TimestampMicros) -> Result<ReaderStatus, LogError> {
+    let mut status = ReaderStatus {
+        role: reader.role.to_owned(),
+        group: reader.group.to_owned(),
+        topic: reader.topic.name().to_owned(),
+        lag_records: 0,
+        lag_seconds: 0.0,
+        partitions_unread: 0,
+        committed_next: BTreeMap::new(),
+    };
+    for partition in 0..broker.partitions(reader.topic).await? {
+        let id = PartitionId { topic: reader.topic, partition };
+        let bounds = broker.bounds(id).await?;
+        let committed = broker.committed(reader.group, id).await?.map(|c| c.next);
+        let next = committed.unwrap_or(bounds.start).clamp(bounds.start, bounds.end);
+        status.partitions_unread += u32::from(committed.is_none() && bounds.start < bounds.end);
+        status.committed_next.extend(committed.map(|next| (partition, next)));
+        if next < bounds.end {
+            // Control records of transactions count among the offsets, but are nobody's lag.
+            let (records, _) = broker.read(id, next).await?;
+            if let Some(first) = records.first() {
+                status.lag_records += bounds.end - first.at.offset;
+                let age_seconds = (now.0 - first.timestamp.0) as f64 / 1e6;
+                status.lag_seconds = status.lag_seconds.max(age_seconds);
+            }
+        }
+    }
+    Ok(status)
+}
+
+async fn tables(server: &ClickHouse) -> Result<TableStatus, sinks::error::SinkError> {
+    #[derive(Deserialize)]
+    struct Totals {
+        events: u64,
+        newest_event_time: String,
+    }
+    let database = server.database();
+    let totals: Vec<Totals> = server
+        .rows(&format!(
+            "SELECT count() AS events, if(count() = 0, '', toString(max(event_time))) AS newest_event_time FROM {database}.events"
+        ))
+        .await?;
+    let sessions = server
+        .rows(&format!(
+            "SELECT tenant_id, any(agent_id) AS agent_id, toString(session_id) AS session_id, count() AS events, \
+             toString(max(event_time)) AS last_event_time FROM {database}.events \
+             WHERE session_id != toUUID('00000000-0000-0000-0000-000000000000') \
+             AND event_time > (SELECT max(event_time) FROM {database}.events) - INTERVAL 1 DAY \
+             GROUP BY tenant_id, session_id ORDER BY max(event_time) DESC LIMIT {SESSIONS_MAX}"
+        ))
+        .await?;
+    let totals = totals.into_iter().next();
+    Ok(TableStatus {
+        events: totals.as_ref().map_or(0, |t| t.events),
+        newest_event_time: totals.map(|t| t.newest_event_time).unwrap_or_default(),
+        sessions,
+    })
+}
+
+impl Status {
+    /// As a table for people.
+    pub fn to_text(&self) -> String {
+        let mut lines = vec![format!("{:<14} {:<26} {:>12} {:>12}", "role", "topic", "lag records", "lag seconds")];
+        for reader in &self.readers {
+            lines.push(format!(
+                "{:<14} {:<26} {:>12} {:>12.1}",
+                reader.role, reader.topic, reader.lag_records, reader.lag_seconds
+            ));
+        }
+        let letters: Vec<String> = self.dead_letters.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+        lines.push(format!(
+            "open dead letters: {}",
+            if letters.is_empty() { "none".to_owned() } else { letters.join(", ") }
+        ));
+        match &self.clickhouse {
+            None => lines.push(format!("ClickHouse: {}", self.clickhouse_error)),
+            Some(tables) => {
+                lines.push(format!("ClickHouse: {} events, newest {}", tables.events, tables.newest_event_time));
+                lines.extend(tables.sessions.iter().map(|s| {
+                    format!(
+                        "  {} {} {} {} events, last {}",
+                        s.tenant_id, s.agent_id, s.session_id, s.events, s.last_event_time
+                    )
+                }));
+            }
+        }
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,171 @@
+//! Whether the topics are as the pipeline needs them.
+//!
+//! Pure: partitions and broker settings in, complaints out. It creates and changes nothing.
+
+use std::collections::BTreeMap;
+
+use ingest::log::{Broker, LogError};
+use schemas::limits::DERIVED_BYTES_MAX;
+use schemas::topic::Topic;
+
+use crate::roles::partitions_of;
+
+/// What is known of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Topic.
+    pub topic: Topic,
+    /// Partitions; `None` if there is no such topic.
+    pub partitions: Option<u32>,
+    /// The broker's settings by Kafka's names; empty where the log has none.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// How bad a complaint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It works, and somebody should know.
+    Warning,
+    /// Roles would not start, or data would be lost.
+    Failure,
+}
+
+/// Something about a topic that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// Topic.
+    pub topic: Topic,
+    /// How bad.
+    pub severity: Severity,
+    /// What is wrong.
+    pub what: String,
+    /// What helps.
+    pub remedy: String,
+}
+
+/// Asks the log about every topic.
+///
+/// # Errors
+/// The log cannot be reached.
+pub async fn look<B: Broker>(broker: &B) -> Result<Vec<Seen>, LogError> {
+    let mut seen = Vec::new();
+    for &topic in Topic::ALL {
+        seen.push(match broker.topic_settings(topic).await? {
+            Some(settings) => Seen { topic, partitions: Some(broker.partitions(topic).await?), settings },
+            None => Seen { topic, partitions: None, settings: BTreeMap::new() },
+        });
+    }
+    Ok(seen)
+}
+
+/// What is wrong with the topics, if the events topic is to have `partitions`.
+pub fn judge(seen: &[Seen], partitions: u32) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for topic in seen {
+        let mut complain = |severity, what: String, remedy: String| {
+            complaints.push(Complaint { topic: topic.topic, severity, what, remedy });
+        };
+        let wanted = partitions_of(topic.topic, partitions);
+        match topic.partitions {
+            None => {
+                complain(Severity::Failure, "it does not exist".to_owned(), "run custody topics create".to_owned());
+                continue;
+            }
+            Some(held) if held != wanted => complain(
+                Severity::Failure,
+                format!("it has {held} partitions, the configuration asks for {wanted}"),
+                "set log.partitions to what the events topic has; the number cannot be changed while data are in the log"
+                    .to_owned(),
+            ),
+            Some(_) => {}
+        }
+        judge_settings(topic, &mut complain);
+    }
+    complaints
+}
+
+fn judge_settings(topic: &Seen, complain: &mut impl FnMut(Severity, String, String)) {
+    let setting = |name: &str| topic.settings.get(name).map(String::as_str);
+    let set = |name: &str, value: &str| {
+        format!("kafka-configs --alter --entity-type topics --entity-name {} --add-config {name}={value}", topic.topic)
+    };
+    let is_compacted = setting("cleanup.policy").map(|policy| policy.split(',').any(|p| p.trim() == "compact"));
+    match is_compacted {
+        Some(true) if !topic.topic.is_compacted() => complain(
+            Severity::Failure,
+            "it is compacted: records with equal keys would be thrown away".to_owned(),
+            set("cleanup.policy", "delete"),
+        ),
+        Some(false) if topic.topic.is_compacted() => complain(
+            Severity::Failure,
+            "it is not compacted: state would expire or grow for ever".to_owned(),
+            set("cleanup.policy", "compact"),
+        ),
+        _ => {}
+    }
+    if setting("message.timestamp.type").is_some_and(|kind| kind != "CreateTime") {
+        complain(
+            Severity::Failure,
+            "the broker replaces the time of records: a replay would not give the same files".to_owned(),
+            set("message.timestamp.type", "CreateTime"),
+        );
+    }
+    let bytes_max = setting("max.message.bytes").and_then(|bytes| bytes.parse::<usize>().ok());
+    if bytes_max.is_some_and(|bytes| bytes < DERIVED_BYTES_MAX) {
+        complain(
+            Severity::Failure,
+            format!(
+                "it takes records of {} bytes at most, clean events may have {DERIVED_BYTES_MAX}",
+                bytes_max.unwrap_or(0)
+            ),
+            set("max.message.bytes", &(2 * DERIVED_BYTES_MAX).to_string()),
+        );
+    }
+    let number = |name: &str| setting(name).and_then(|text| text.parse::<u32>().ok());
+    if let (Some(1), Some(_)) = (number("replicas"), number("min.insync.replicas")) {
+        complain(
+            Severity::Warning,
+            "it has one replica: the loss of one disk loses what is not archived yet".to_owned(),
+            "use three replicas and min.insync.replicas=2 in production (log.topic.replicas)".to_owned(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(topic: Topic, partitions: Option<u32>, settings: &[(&str, &str)]) -> Seen {
+        let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Seen { topic, partitions, settings }
+    }
+
+    fn check(topic: &Seen, expected: &[(Severity, &str)]) {
+        let complaints = judge(std::slice::from_ref(topic), 4);
+        let found: Vec<(Severity, bool)> =
+            complaints.iter().zip(expected).map(|(c, (_, part))| (c.severity, c.what.contains(part))).collect();
+        let wanted: Vec<(Severity, bool)> = expected.iter().map(|(s, _)| (*s, true)).collect();
+        assert_eq!((complaints.len(), found), (expected.len(), wanted), "{complaints:?}");
+        assert!(complaints.iter().all(|c| !c.remedy.is_empty()));
+    }
+
+    #[test]
+    fn what_would_lose_or_double_data_is_a_failure() {
+        use Severity::{Failure, Warning};
+        let good =
+            [("cleanup.policy", "delete"), ("message.timestamp.type", "CreateTime"), ("max.message.bytes", "8388608")];
+        check(&seen(Topic::Events, Some(4), &good), &[]);
+        check(&seen(Topic::Events, Some(4), &[]), &[]);
+        check(&seen(Topic::Findings, Some(12), &[]), &[]);
+        check(&seen(Topic::Events, None, &[]), &[(Failure, "does not exist")]);
+        check(&seen(Topic::Findings, Some(4), &[]), &[(Failure, "asks for 12")]);
+        check(&seen(Topic::Clean, Some(4), &[("cleanup.policy", "compact,delete")]), &[(Failure, "is compacted")]);
+        check(&seen(Topic::StatePii, Some(4), &[("cleanup.policy", "delete")]), &[(Failure, "not compacted")]);
+        check(&seen(Topic::Clean, Some(4), &[("message.timestamp.type", "LogAppendTime")]), &[(Failure, "replaces")]);
+        check(&seen(Topic::Clean, Some(4), &[("max.message.bytes", "1048588")]), &[(Failure, "1048588")]);
+        check(
+            &seen(Topic::Clean, Some(4), &[("replicas", "1"), ("min.insync.replicas", "1")]),
+            &[(Warning, "one replica")],
+        );
+    }
+}
