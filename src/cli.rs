@@ -40,6 +40,8 @@ pub enum Command {
     Query(QueryArgs),
     /// Run the ClickHouse of a data directory until interrupted, for curl and other clients.
     Clickhouse(ClickhouseArgs),
+    /// Send events, one JSON object to a line, to a gateway until the log has every one of them.
+    Send(commands::send::SendArgs),
     /// The Avro schemas that the topics are written with.
     Schemas {
         /// What to do with them.
@@ -130,6 +132,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => commands::replay::run(&args),
         Command::Query(args) => commands::query::run(&args),
         Command::Clickhouse(args) => commands::clickhouse::run(&args),
+        Command::Send(args) => commands::send::run(&args),
         Command::Schemas { command } => commands::schemas::run(&command),
     }
 }

@@ -5,4 +5,5 @@ pub mod engine;
 pub mod query;
 pub mod replay;
 pub mod schemas;
+pub mod send;
 pub mod verify;

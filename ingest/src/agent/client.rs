@@ -310,6 +310,17 @@ impl Client {
         }
     }
 
+    /// Waits until the spool has room, for `block` at most, and says whether it has: for a sender that
+    /// may wait and must not drop.
+    pub fn wait_for_room(&self, block: Duration) -> bool {
+        self.shared.queue.wait_for_room(block)
+    }
+
+    /// The file that refused events are kept in, once there are some.
+    pub fn refused_path(&self) -> PathBuf {
+        refused::path(&self.shared.config.spool_dir)
+    }
+
     /// What was done so far, and what is waiting.
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -4,7 +4,7 @@
 //! because the client's hash chain covers exactly these bytes. It gives no numbers.
 
 use bytes::Bytes;
-use schemas::codec::{DecodeError, codec, validate_header};
+use schemas::codec::{DecodeError, check_header, codec};
 use schemas::event::{EventHeader, EventKind, RawEvent};
 use schemas::id::Sha256;
 use schemas::reject::RejectReason;
@@ -12,21 +12,11 @@ use schemas::reject::RejectReason;
 use super::body::{IntakeContext, REQUEST_EVENTS_MAX};
 use super::intake::{Arrived, Problem};
 use super::problem::{Code, Refusal};
+use super::validate::{CLOCK_MARGIN_MS, OWN_PREFIX, OWN_PRODUCERS, SESSION_KINDS, SYSTEM_KINDS, header_problem};
 use crate::agent::avro_body::Records;
 
-/// Event types that only Custody itself writes.
-const RESERVED: [EventKind; 8] = [
-    EventKind::Tick,
-    EventKind::KeyCreated,
-    EventKind::KeyRevoked,
-    EventKind::KeyRotated,
-    EventKind::LogClosed,
-    EventKind::LogOpened,
-    EventKind::SchemaRegistered,
-    EventKind::SegmentSealed,
-];
-/// How the names of writers begin that only Custody itself has: stages and gateways.
-const RESERVED_PRODUCERS: [&str; 2] = ["custody/", "gateway/"];
+/// Key of `ext` with which a writer closes its epoch: the one of Custody's own keys that a client sets.
+const CLOSED_EXT: &str = "custody.producer_closed";
 
 /// The records of a body, all numbered.
 ///
@@ -61,9 +51,9 @@ fn one(raw: Bytes, context: &IntakeContext<'_>) -> Result<Arrived, Problem> {
         let detail = "tenant_id is not the tenant that the API key is bound to";
         return Err(Code::WrongTenant.problem(detail).at("/h/tenant_id"));
     }
-    validate_header(h, context.arrived_at).map_err(|(reason, detail)| match reason {
-        RejectReason::ImplausibleTime => Code::ImplausibleTime.problem(detail).at("/h/event_time"),
-        _ => Code::InvalidValue.problem(detail).at("/h"),
+    check_header(h, context.arrived_at.plus_ms(-CLOCK_MARGIN_MS)).map_err(|fault| {
+        let field = format!("/h/{}", fault.field);
+        header_problem(fault).at(field)
     })?;
     check_type(&event)?;
     check_origin(h)?;
@@ -81,25 +71,33 @@ fn undecodable(error: DecodeError) -> Problem {
 }
 
 fn check_type(event: &RawEvent) -> Result<(), Problem> {
-    let named = &event.h().event_type;
-    if RESERVED.iter().any(|kind| *kind == event.kind() || kind.event_type() == named) {
-        return Err(Code::Reserved.problem("only Custody itself writes events of this type").at("/h/event_type"));
+    let (h, kind) = (event.h(), event.kind());
+    if SYSTEM_KINDS.iter().any(|system| *system == kind || system.event_type() == h.event_type) {
+        return Err(Code::Reserved.problem("Custody alone writes events of this type").at("/h/event_type"));
     }
-    match event.kind() == EventKind::Extension || event.is_known_type() {
-        true => Ok(()),
-        false => Err(Code::InvalidValue.problem("event_type is not that of the record").at("/h/event_type")),
+    if kind != EventKind::Extension && !event.is_known_type() {
+        return Err(Code::InvalidValue.problem("event_type is not that of the record").at("/h/event_type"));
+    }
+    if h.session_id.is_zero() && SESSION_KINDS.contains(&kind) {
+        return Err(Code::MissingField.problem("events of this type belong to a session").at("/h/session_id"));
+    }
+    let is_own = |key: &String| key.starts_with(OWN_PREFIX) && !(kind == EventKind::Heartbeat && key == CLOSED_EXT);
+    match h.ext.keys().any(is_own) {
+        true => Err(Code::Reserved.problem("keys that begin with custody. are written by Custody alone").at("/h/ext")),
+        false => Ok(()),
     }
 }
 
 fn check_origin(h: &EventHeader) -> Result<(), Problem> {
     let reserved = |field: &str, detail: &str| Err(Code::Reserved.problem(detail).at(field));
-    if RESERVED_PRODUCERS.iter().any(|prefix| h.producer_id.starts_with(prefix)) {
-        return reserved("/h/producer_id", "producer_id begins with a prefix that is Custody's own");
+    if OWN_PRODUCERS.iter().any(|prefix| h.producer_id.starts_with(prefix)) {
+        return reserved("/h/producer_id", "the producer is one of Custody's own");
     }
     match (h.source.as_str(), h.capture.as_str()) {
-        ("derived", _) => reserved("/h/source", "only a processor derives events"),
-        (_, "derived") => reserved("/h/capture", "only a processor derives events"),
-        _ => Ok(()),
+        ("derived", _) => reserved("/h/source", "Custody alone writes derived events"),
+        (_, "derived") => reserved("/h/capture", "Custody alone writes derived events"),
+        (_, "guaranteed" | "best_effort") => Ok(()),
+        _ => Err(Code::InvalidValue.problem("expected guaranteed or best_effort").at("/h/capture")),
     }
 }
 
@@ -177,7 +175,7 @@ mod tests {
     fn each_rule_names_the_field_and_the_event() {
         let numbering = |field| ("incomplete_numbering", Some(field));
         check(|e| e.h_mut().tenant_id = "other".to_owned(), ("wrong_tenant", Some("/h/tenant_id")));
-        check(|e| e.h_mut().agent_id = String::new(), ("invalid_value", Some("/h")));
+        check(|e| e.h_mut().agent_id = String::new(), ("missing_field", Some("/h/agent_id")));
         check(|e| e.h_mut().event_time = BROKER_TIME.plus_ms(90_000_000), ("implausible_time", Some("/h/event_time")));
         check(|e| e.h_mut().event_type = "tick".to_owned(), ("reserved", Some("/h/event_type")));
         check(|e| e.h_mut().event_type = "claim.verified".to_owned(), ("invalid_value", Some("/h/event_type")));
@@ -188,7 +186,10 @@ mod tests {
         check(|e| e.h_mut().producer_epoch = 0, numbering("/h/producer_epoch"));
         check(|e| e.h_mut().producer_seq = -1, numbering("/h/producer_seq"));
         check(|e| e.h_mut().seq = -1, numbering("/h/seq"));
-        check(|e| e.h_mut().session_id = Uuid::ZERO, numbering("/h/seq"));
+        check(|e| e.h_mut().session_id = Uuid::ZERO, ("missing_field", Some("/h/session_id")));
+        check(|e| e.h_mut().capture = String::new(), ("invalid_value", Some("/h/capture")));
+        let own = |e: &mut RawEvent| drop(e.h_mut().ext.insert(CLOSED_EXT.to_owned(), "true".to_owned()));
+        check(own, ("reserved", Some("/h/ext")));
         let tick = |e: &mut RawEvent| *e = Event::Tick(Tick { h: e.h().clone(), ..Tick::default() });
         check(tick, ("reserved", Some("/h/event_type")));
     }
@@ -197,6 +198,7 @@ mod tests {
     fn a_heartbeat_stands_outside_of_sessions() {
         let mut sequencer = Sequencer::new("sdk/1", BROKER_TIME);
         let mut heartbeat = Heartbeat::default();
+        heartbeat.h.ext.insert(CLOSED_EXT.to_owned(), "true".to_owned());
         let (h, like) = (&mut heartbeat.h, typical(0));
         (h.tenant_id, h.agent_id) = (TENANT.to_owned(), "a".to_owned());
         (h.event_id, h.event_time) = (like.h().event_id, like.h().event_time);

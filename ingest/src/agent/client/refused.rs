@@ -34,6 +34,11 @@ struct Line<'a> {
     record: Option<String>,
 }
 
+/// Where the file is.
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join("refused").join("refused.jsonl")
+}
+
 /// The file.
 #[derive(Debug)]
 pub(super) struct RefusedFile {
@@ -44,7 +49,7 @@ pub(super) struct RefusedFile {
 impl RefusedFile {
     /// The file of a spool's directory.
     pub(super) fn new(dir: &Path, bytes_max: u64) -> Self {
-        Self { path: dir.join("refused").join("refused.jsonl"), bytes_max }
+        Self { path: path(dir), bytes_max }
     }
 
     /// Adds events, for good.

@@ -166,6 +166,12 @@ impl<W> Queue<W> {
         Ok(self.append(state, deadline, |spool| spool.append(&payload)))
     }
 
+    /// Waits until there is room for a record, for `block` at most, and says whether there is.
+    pub fn wait_for_room(&self, block: Duration) -> bool {
+        let full = |state: &mut State<W>| state.spool.is_full() && !state.is_closed;
+        !wait_while(&self.0.room, self.lock(), Some(block), full).spool.is_full()
+    }
+
     /// Appends a record beyond the bound, without waiting.
     ///
     /// # Errors
