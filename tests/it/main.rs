@@ -6,4 +6,5 @@
 
 mod chain;
 mod licences;
+mod send;
 mod tidy;
