@@ -1,3 +1,7 @@
+//! Laws of the spool: the unacknowledged suffix survives, damage is counted, waiting is bounded.
+//!
+//! Files are cut and changed here as a crash would; killing a process is `tests/spool_kill.rs`.
+
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::OpenOptions;
