@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Load on the gateway over loopback: events per second, events per CPU second of the gateway alone, p99
-# at half load, memory. Needs `wrk` (its package is called so). The log acknowledges and keeps nothing.
+# at half load, memory. An item is a JSON event or a span; a span becomes one event or two. Needs `wrk` (its package is called so). The log acknowledges and keeps nothing.
 #
 #   benches/gateway_load.sh [SECONDS]
 set -euo pipefail
@@ -36,11 +36,13 @@ load() {
   exec 3>&-
   wait "$gateway"
   mv "$work/out" "$work/result"; rm "$work/stop"
-  awk -v name="$name" -v line="$line" -v cpu0="$before" -v cpu1="$after" -v peak="$peak" 'BEGIN {
-    split(line, f, " ");
-    printf "%s: %.0f events/s, %.0f events per CPU second, p50 %s ms, p99 %s ms, peak %.0f MiB, %s refused, %s broken\n",
-      name, f[2] * 100 / f[4], f[2] * 100 / (cpu1 - cpu0), f[6], f[8], peak, f[10], f[12] }'
-  grep events_total "$work/result" | sed 's/^/  /'
+  local events
+  events=$(awk '/events_total.*accepted/ { print $2 }' "$work/result")
+  awk -v name="$name" -v line="$line" -v before="$before" -v after="$after" -v peak="$peak" -v events="$events" 'BEGIN {
+    split(line, f, " "); cpu = after - before;
+    printf "%s: %.0f items/s, %.0f items and %.0f events per CPU second, p50 %s ms, p99 %s ms, peak %.0f MiB, ",
+      name, f[2] * 100 / f[4], f[2] * 100 / cpu, events / cpu, f[6], f[8], peak;
+    printf "%s refused, %s broken\n", f[10], f[12] }'
 }
 
 load json/full /v1/events events.json application/json 16 0
