@@ -16,6 +16,7 @@
 //! }
 //! ```
 
+pub mod alerts;
 pub mod clickhouse;
 pub mod error;
 pub mod manifest;

@@ -332,7 +332,7 @@ fn tell(file: &Path, at: &KeysAt, change: Change) -> anyhow::Result<()> {
     changes.push(change);
     let records = change::records(&changes, &table, now);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let told = runtime.block_on(tokio::time::timeout(TELL_TIMEOUT, append_at(at, records)));
+    let told = runtime.block_on(async { tokio::time::timeout(TELL_TIMEOUT, append_at(at, records)).await });
     // A producer whose broker is away tries for minutes; nobody waits for it.
     runtime.shutdown_background();
     told.with_context(|| format!("no answer within {} s", TELL_TIMEOUT.as_secs()))??;

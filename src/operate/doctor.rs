@@ -69,7 +69,7 @@ pub async fn check_log<B: Broker>(broker: &B, partitions: u32) -> Vec<Finding> {
     }
     findings.extend(complaints.into_iter().map(|c| {
         let outcome = if c.severity == Severity::Failure { Outcome::Failure } else { Outcome::Warning };
-        Finding::wrong(outcome, format!("topic {}", c.topic), c.what, c.remedy)
+        Finding::wrong(outcome, format!("topic {}", c.names()), c.what, c.remedy)
     }));
     findings
 }
@@ -77,7 +77,7 @@ pub async fn check_log<B: Broker>(broker: &B, partitions: u32) -> Vec<Finding> {
 /// Whether the store refuses to overwrite.
 pub async fn check_store(store: &Store, name: &str, now: TimestampMicros) -> Finding {
     match store.self_test(now.0.unsigned_abs()).await {
-        Ok(()) => Finding::ok("store", format!("{name}: create-only puts are honoured")),
+        Ok(_) => Finding::ok("store", format!("{name}: create-only puts are honoured")),
         Err(error) => Finding::wrong(
             Outcome::Failure,
             "store",

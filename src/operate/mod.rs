@@ -3,6 +3,7 @@
 //! `topics` judges topics, `status` says how far everything is, `doctor` says what is wrong and what
 //! helps. Printing and arguments are in `commands`.
 
+pub mod connect;
 pub mod doctor;
 pub mod status;
 pub mod topics;

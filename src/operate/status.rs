@@ -133,7 +133,15 @@ pub async fn gather<B: Broker>(
     Ok(Status { asked_at_ms: now.ms(), readers, dead_letters, clickhouse, clickhouse_error })
 }
 
-async fn reader_status<B: Broker>(broker: &B, reader: &Reader, now: TimestampMicros) -> Result<ReaderStatus, LogError> {
+/// How far a group is in its topic.
+///
+/// # Errors
+/// The log cannot be reached.
+pub async fn reader_status<B: Broker>(
+    broker: &B,
+    reader: &Reader,
+    now: TimestampMicros,
+) -> Result<ReaderStatus, LogError> {
     let mut status = ReaderStatus {
         role: reader.role.to_owned(),
         group: reader.group.to_owned(),

@@ -30,11 +30,11 @@ pub enum Severity {
     Failure,
 }
 
-/// Something about a topic that is not as it should be.
+/// Something about topics that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
-    /// Topic.
-    pub topic: Topic,
+    /// The topics that it is true of.
+    pub topics: Vec<Topic>,
     /// How bad.
     pub severity: Severity,
     /// What is wrong.
@@ -58,12 +58,24 @@ pub async fn look<B: Broker>(broker: &B) -> Result<Vec<Seen>, LogError> {
     Ok(seen)
 }
 
+impl Complaint {
+    /// The topics' names.
+    pub fn names(&self) -> String {
+        let names: Vec<&str> = self.topics.iter().map(|t| t.name()).collect();
+        names.join(", ")
+    }
+}
+
 /// What is wrong with the topics, if the events topic is to have `partitions`.
 pub fn judge(seen: &[Seen], partitions: u32) -> Vec<Complaint> {
-    let mut complaints = Vec::new();
+    let mut complaints: Vec<Complaint> = Vec::new();
     for topic in seen {
-        let mut complain = |severity, what: String, remedy: String| {
-            complaints.push(Complaint { topic: topic.topic, severity, what, remedy });
+        let mut complain = |severity, what: String, remedy: String| match complaints
+            .iter_mut()
+            .find(|c| c.what == what && c.remedy == remedy)
+        {
+            Some(same) => same.topics.push(topic.topic),
+            None => complaints.push(Complaint { topics: vec![topic.topic], severity, what, remedy }),
         };
         let wanted = partitions_of(topic.topic, partitions);
         match topic.partitions {

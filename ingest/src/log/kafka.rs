@@ -69,6 +69,7 @@ struct Inner {
     /// For metadata and true high watermarks: reads uncommitted, belongs to no group.
     meta: BaseConsumer<Context>,
     counts: Mutex<BTreeMap<Topic, u32>>,
+    askers: outside::Askers,
 }
 
 impl fmt::Debug for KafkaBroker {
@@ -185,7 +186,9 @@ impl KafkaBroker {
     pub fn new(config: KafkaConfig) -> Result<Self, LogError> {
         let settings = [("isolation.level", "read_uncommitted")];
         let meta = create(&config, &settings, Context)?;
-        Ok(Self { inner: Arc::new(Inner { config, meta, counts: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner { config, meta, counts: Mutex::default(), askers: outside::Askers::default() }),
+        })
     }
 }
 
@@ -298,6 +301,10 @@ impl Inner {
 
     /// What the brokers say of a topic; `None` if there is none.
     async fn described(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
+        // Asked first: brokers describe a topic that does not exist as if it had every default.
+        if self.count(topic)?.is_none() {
+            return Ok(None);
+        }
         let admin: AdminClient<Context> = create(&self.config, &[], Context)?;
         let wire = self.topic(topic);
         let what = || format!("settings of topic {wire}");
@@ -307,7 +314,6 @@ impl Inner {
         let missing = || LogError::fatal(what(), "the brokers left it out");
         let resource = match answer.into_iter().next().ok_or_else(missing)? {
             Ok(resource) => resource,
-            Err(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(None),
             Err(code) => return Err(LogError::new(class_of(code), what(), code.to_string())),
         };
         let entries = resource.entries.into_iter().map(|e| (e.name, e.value.unwrap_or_default()));

@@ -59,6 +59,7 @@ const CLAIMS_PER_HEARTBEAT_MAX: usize = 16;
 #[serde(default, deny_unknown_fields)]
 pub struct CompletenessConfig {
     /// Partitions of the clean topic.
+    #[serde(skip)]
     pub source_partitions: u32,
     /// An event that arrives later than this after its `event_time` is `late`.
     pub lateness_ms_max: i64,

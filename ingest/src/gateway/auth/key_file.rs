@@ -27,14 +27,14 @@ const COMPLAINT_INTERVAL_MS: i64 = 60_000;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file or its folder.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {why}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        why: io::Error,
     },
     /// Everybody may write it.
     #[error("{} can be written by everybody of this machine, who could add a key: chmod 600 it", path.display())]
@@ -49,12 +49,12 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// Its content, or a change that is not allowed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Keys {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: KeyError,
+        why: KeyError,
     },
 }
 
@@ -65,6 +65,8 @@ pub struct KeyFile {
     check_interval_ms: i64,
     table: RwLock<Arc<KeyTable>>,
     watch: Mutex<Watch>,
+    /// Changes that are settled here, and may still be in the file.
+    settled: Mutex<Vec<Change>>,
 }
 
 /// What was seen of the file.
@@ -90,6 +92,7 @@ impl KeyFile {
             check_interval_ms,
             table: RwLock::new(Arc::new(table)),
             watch: Mutex::new(Watch { checked_at: now, digest, broken: None }),
+            settled: Mutex::default(),
         })
     }
 
@@ -158,17 +161,21 @@ impl KeyFile {
     /// acknowledged, the changes to [`KeyFile::settle`].
     pub fn overdue(&self, now: TimestampMicros) -> (Vec<Change>, Vec<Arrived>) {
         let table = self.table();
-        let changes = table.overdue(now);
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.retain(|change| table.pending().contains(change));
+        let changes: Vec<Change> = table.overdue(now).into_iter().filter(|c| !settled.contains(c)).collect();
         let events = change::events(&changes, &table);
         (changes, events)
     }
 
-    /// Takes changes out of the file whose events are in the log.
+    /// Takes changes out of the file whose events are in the log. They are not overdue here any more, even
+    /// if the file cannot be written.
     ///
     /// # Errors
-    /// The file cannot be written: tell of them no more, a restart will tell of them again under the same
-    /// ids.
+    /// The file cannot be written (a mounted secret, say): another process will tell of them again, under
+    /// the same ids.
     pub fn settle(&self, done: &[Change]) -> Result<(), KeyFileError> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(done);
         edit(&self.path, |table| {
             table.settle(done);
             Ok(())
@@ -207,17 +214,17 @@ pub fn edit<T>(path: &Path, change: impl FnOnce(&mut KeyTable) -> Result<T, KeyE
     let lock_path = with_suffix(path, ".lock");
     let io = |what, path: &Path| {
         let path = path.to_owned();
-        move |source| KeyFileError::Io { what, path, source }
+        move |why| KeyFileError::Io { what, path, why }
     };
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
     let lock = lock.map_err(io("open", &lock_path))?;
     lock.lock().map_err(io("lock", &lock_path))?;
     let mut table = match load(path) {
-        Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => KeyTable::default(),
+        Err(KeyFileError::Io { why, .. }) if why.kind() == io::ErrorKind::NotFound => KeyTable::default(),
         loaded => loaded?,
     };
     let before = table.clone();
-    let outcome = change(&mut table).map_err(|source| KeyFileError::Keys { path: path.to_owned(), source })?;
+    let outcome = change(&mut table).map_err(|why| KeyFileError::Keys { path: path.to_owned(), why })?;
     if table != before {
         replace(path, &table.to_json()).map_err(io("write", path))?;
     }
@@ -246,7 +253,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn read(path: &Path) -> Result<(Sha256, Vec<u8>), KeyFileError> {
-    let io = |source| KeyFileError::Io { what: "read", path: path.to_owned(), source };
+    let io = |why| KeyFileError::Io { what: "read", path: path.to_owned(), why };
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     if metadata.permissions().mode() & 0o002 != 0 {
@@ -261,7 +268,7 @@ fn read(path: &Path) -> Result<(Sha256, Vec<u8>), KeyFileError> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<KeyTable, KeyFileError> {
-    KeyTable::parse(bytes).map_err(|source| KeyFileError::Keys { path: path.to_owned(), source })
+    KeyTable::parse(bytes).map_err(|why| KeyFileError::Keys { path: path.to_owned(), why })
 }
 
 #[cfg(test)]

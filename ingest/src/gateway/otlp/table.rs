@@ -204,7 +204,7 @@ fields! {
     ErrorType Fact Text false "*.error_type, *.status";
     StatusCode Fact Text true "*.status, rate_limit.throttled";
     Success Fact Text true "*.status";
-    RetryAfter Fact Text true "rate_limit.retry_after_ms";
+    RetryAfter Fact List true "rate_limit.retry_after_ms";
     DurationMs Fact Amount false "*.latency_ms";
     Provider Model Text false "model.call.provider";
     Region Model Text false "model.call.provider_region";
@@ -220,6 +220,7 @@ fields! {
     MaxTokens Model Count false "model.call.max_tokens";
     PromptName Model Text false "model.call.prompt_name";
     PromptVersion Model Text false "model.call.prompt_version";
+    Invocation Model Content true "model.call.request_model, .temperature, .top_p, .seed, .max_tokens";
     SystemInstructions Model Content true "model.call.prompt_sha256";
     ToolDefinitions Model Content true "model.call.tool_defs_sha256";
     ModelInput Model Content false "model.call.input";
@@ -357,9 +358,10 @@ pub const ROWS: &[Row] = &[
     row(GenAi, "gen_ai.request.seed", Field::Seed),
     row(GenAiOld, "gen_ai.openai.request.seed", Field::Seed),
     row(GenAi, "gen_ai.request.max_tokens", Field::MaxTokens),
+    row(OpenInference, "llm.invocation_parameters", Field::Invocation),
+    row(OpenInference, "embedding.invocation_parameters", Field::Invocation),
     row(GenAi, "gen_ai.prompt.name", Field::PromptName),
     row(OpenLlmetry, "traceloop.prompt.key", Field::PromptName),
-    row(OpenInference, "prompt.id", Field::PromptName),
     row(OpenLlmetry, "traceloop.prompt.version", Field::PromptVersion),
     row(OpenInference, "llm.prompt_template.version", Field::PromptVersion),
     row(GenAi, "gen_ai.system_instructions", Field::SystemInstructions),
@@ -443,9 +445,9 @@ pub const ROWS: &[Row] = &[
     row(Codex, "mcp_server", Field::ToolServer),
     row(GeminiCli, "mcp_server_name", Field::ToolServer),
     row(GenAi, "gen_ai.tool.call.arguments", Field::ToolArguments),
-    row(OpenInference, "tool.parameters", Field::ToolArguments),
     row(OpenInference, "tool_call.function.arguments", Field::ToolArguments),
     row(OpenInference, "input.value", Field::ToolArguments),
+    row(OpenInference, "tool.parameters", Field::ToolArguments),
     row(OpenLlmetry, "traceloop.entity.input", Field::ToolArguments),
     row(OpenLlmetry, "mcp.request.argument", Field::ToolArguments),
     row(VercelAi, "ai.toolCall.args", Field::ToolArguments),

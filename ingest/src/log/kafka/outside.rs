@@ -2,7 +2,9 @@
 //!
 //! For tools and metrics. Nothing here joins a group, fences a member or commits.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -32,11 +34,27 @@ fn client(inner: &Inner, group: &str) -> Result<BaseConsumer<Context>, LogError>
     create(&inner.config, &settings, Context)
 }
 
+/// Clients that only ask, one per group, made at the first question and kept: connecting takes longer
+/// than a hundred answers.
+#[derive(Default)]
+pub(super) struct Askers(Mutex<BTreeMap<String, Arc<BaseConsumer<Context>>>>);
+
+impl Askers {
+    fn of(&self, inner: &Inner, group: &str) -> Result<Arc<BaseConsumer<Context>>, LogError> {
+        let mut askers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asker) = askers.get(group) {
+            return Ok(Arc::clone(asker));
+        }
+        let asker = Arc::new(client(inner, group)?);
+        askers.insert(group.to_owned(), Arc::clone(&asker));
+        Ok(asker)
+    }
+}
+
 /// First offset and last stable offset.
 pub(super) fn bounds(inner: &Inner, partition: PartitionId) -> Result<Range<u64>, LogError> {
     inner.held(partition)?;
-    let consumer = client(inner, "outside")?;
-    bounds_by(inner, &consumer, partition)
+    bounds_by(inner, &*inner.askers.of(inner, "outside")?, partition)
 }
 
 fn bounds_by(inner: &Inner, consumer: &BaseConsumer<Context>, partition: PartitionId) -> Result<Range<u64>, LogError> {
@@ -48,7 +66,7 @@ fn bounds_by(inner: &Inner, consumer: &BaseConsumer<Context>, partition: Partiti
 /// What `group` committed; asking joins nothing.
 pub(super) fn committed(inner: &Inner, group: &str, partition: PartitionId) -> Result<Option<Committed>, LogError> {
     inner.held(partition)?;
-    committed_by(inner, &client(inner, group)?, partition)
+    committed_by(inner, &*inner.askers.of(inner, group)?, partition)
 }
 
 /// What the group of `consumer` committed.

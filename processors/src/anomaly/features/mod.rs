@@ -15,6 +15,7 @@ use schemas::codec::Derived;
 use schemas::event::{CleanEvent, Event, Signal, Watermark};
 use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, joined_key};
+use serde::{Deserialize, Serialize};
 
 use super::alert::SubjectKey;
 use crate::stage::{Outgoing, Output, Processor, ProcessorId, Route, Sourced};
@@ -31,11 +32,13 @@ const SIGNALS_PER_EVENT_MAX: usize = 48;
 const TICK_AHEAD_MS_MAX: i64 = 60_000;
 
 /// Settings of [`Features`]; a change is a new version of the stage's output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FeaturesConfig {
     /// Width of a window, milliseconds, at least 1.
     pub window_ms: i64,
     /// Partitions of the clean topic.
+    #[serde(skip)]
     pub source_partitions: u32,
     /// Windows during which an urgent alert is not repeated.
     pub repeat_windows: i64,

@@ -25,6 +25,7 @@ use schemas::codec::Derived;
 use schemas::event::{Signal, Watermark};
 use schemas::reject::{Reject, RejectReason};
 use schemas::time::TimestampMicros;
+use serde::{Deserialize, Serialize};
 
 use super::alert::{SubjectKey, outgoing};
 use crate::stage::{Output, Processor, ProcessorId, Sourced};
@@ -40,9 +41,11 @@ const DETECTOR: &str = "score@1";
 const ALERTS_PER_INPUT_MAX: usize = 60;
 
 /// Settings of [`Score`]; a change is a new version of the stage's output.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ScoreConfig {
     /// Width of a window, milliseconds: that of [`super::FeaturesConfig::window_ms`].
+    #[serde(skip)]
     pub window_ms: i64,
     /// Windows with data before a series' statistics may alert.
     pub baseline_windows_min: u32,

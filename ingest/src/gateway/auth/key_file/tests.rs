@@ -121,6 +121,52 @@ fn a_file_that_breaks_leaves_the_last_good_keys_in_force() {
     }
 }
 
+/// Collects the text of what is logged as an error on this thread.
+#[derive(Default, Clone)]
+struct Errors(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            text += &format!("{}={value:?} ", field.name());
+        });
+        self.0.lock().unwrap().push(text);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_broken_file_is_complained_of_at_once_and_every_minute() {
+    let (_dir, path) = folder();
+    let minted = add(&path, 1);
+    let file = KeyFile::open(&path, INTERVAL_MS, NOW).unwrap();
+    let errors = Errors::default();
+    tracing::subscriber::with_default(errors.clone(), || {
+        // The mistake most feared: a whole key, pasted into the file.
+        fs::write(&path, format!("{{\"version\":1,\"keys\":[],\"{}\":1}}", minted.secret.expose())).unwrap();
+        for second in 1..=61 {
+            assert_eq!(code(&file, &minted, NOW.plus_ms(second * INTERVAL_MS)), None);
+        }
+    });
+    let errors = errors.0.lock().unwrap();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    let secret = minted.secret.expose().split_at(13).1;
+    assert!(
+        errors.iter().all(|e| e.contains("stay in force") && e.contains("unknown") && !e.contains(secret)),
+        "{errors:?}"
+    );
+}
+
 #[test]
 fn a_change_that_is_not_allowed_leaves_the_file_alone() {
     let (_dir, path) = folder();
@@ -168,7 +214,26 @@ fn what_a_command_could_not_tell_the_gateway_tells_once() {
     let (changes, events) = file.overdue(NOW.plus_ms(10_000));
     assert_eq!((changes.len(), events.len()), (1, 1));
     file.settle(&changes).unwrap();
+    assert_eq!(file.overdue(NOW.plus_ms(10_000)).0, [], "before the file is read again");
     file.refresh(NOW.plus_ms(10_000));
     assert_eq!(file.overdue(NOW.plus_ms(10_000)).0, []);
-    assert_eq!(load(&path).unwrap().keys().count(), 1);
+    let table = load(&path).unwrap();
+    assert_eq!((table.keys().count(), table.pending().len()), (1, 0));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_of_once_by_each_process() {
+    let (_dir, path) = folder();
+    add(&path, 1);
+    let file = KeyFile::open(&path, INTERVAL_MS, NOW).unwrap();
+    let (changes, _) = file.overdue(NOW.plus_ms(10_000));
+    // A folder in the lock's place fails for everybody, root included.
+    fs::remove_file(with_suffix(&path, ".lock")).unwrap();
+    fs::create_dir(with_suffix(&path, ".lock")).unwrap();
+    assert!(file.settle(&changes).unwrap_err().to_string().contains("cannot open"));
+    file.refresh(NOW.plus_ms(10_000));
+    assert_eq!(file.table().pending().len(), 1);
+    assert_eq!(file.overdue(NOW.plus_ms(20_000)).0, []);
+    let another = KeyFile::open(&path, INTERVAL_MS, NOW).unwrap();
+    assert_eq!(another.overdue(NOW.plus_ms(20_000)).0, changes);
 }
