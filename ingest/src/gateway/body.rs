@@ -49,7 +49,8 @@ impl MediaType {
         match essence(content_type).as_str() {
             "application/cloudevents+json" => Ok(Self::CloudEvent),
             "application/cloudevents-batch+json" => Ok(Self::CloudEventBatch),
-            _ if has_ce_specversion => Ok(Self::CloudEventBinary),
+            // Another event format than JSON is no data of an event in binary mode.
+            other if has_ce_specversion && !other.starts_with("application/cloudevents") => Ok(Self::CloudEventBinary),
             "application/json" => Ok(Self::Json),
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
                 Ok(Self::Ndjson)

@@ -3,6 +3,9 @@
 //! Attributes become the header's fields, `data` the type's own ones; `docs/intake.md` has the table.
 //! Whatever has no field is kept in `ext`. Other event formats than JSON are not read.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
