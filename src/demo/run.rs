@@ -38,12 +38,6 @@ use crate::runner::control::Control;
 const DATABASE: &str = "custody";
 /// Port that `--keep-running` serves ClickHouse on.
 const CLICKHOUSE_PORT: u16 = 8123;
-/// Topics that are archived and loaded, with their consumer groups.
-const SINK_TOPICS: [(Topic, &str, &str); 3] = [
-    (Topic::Clean, "custody-archive", "custody-load"),
-    (Topic::Findings, "custody-archive-findings", "custody-load-findings"),
-    (Topic::Alerts, "custody-archive-alerts", "custody-load-alerts"),
-];
 
 /// What the pipeline left behind.
 struct Published {
@@ -135,7 +129,7 @@ async fn start<B: Broker>(
     pipeline.start("writers", |c| roles::stage(b(), roles::WRITERS, Writers::new(settings::writers()), c));
     pipeline.start("score", |c| roles::stage(b(), roles::SCORE, Score::new(settings::score()), c));
     pipeline.wave();
-    for (topic, archive_group, load_group) in SINK_TOPICS {
+    for (topic, archive_group, load_group) in roles::SINK_TOPICS {
         let archive = ArchiveRole::open(store.clone(), settings::archive()).await?;
         pipeline.start("archive", |c| roles::sink(b(), archive_group, topic, archive, c));
         let sink = ClickHouseSink::open(clickhouse).await?;

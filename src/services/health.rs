@@ -1,4 +1,4 @@
-//! Probes and metrics over HTTP.
+//! Probes, metrics and status over HTTP.
 //!
 //! `/livez` says that the process answers, and nothing about anybody else: restarting it would not bring
 //! back a broker. `/startupz` says that everything was opened. `/readyz` says that every role goes on; where
@@ -6,13 +6,14 @@
 //! intake.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
@@ -23,23 +24,27 @@ use crate::runner::control::{Condition, Flag};
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How the process is doing.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Health {
     /// Everything was opened and every role started.
     pub started: Flag,
     /// The process is on its way out.
     pub draining: Flag,
     roles: Arc<Mutex<BTreeMap<String, Watched>>>,
+    status: Arc<OnceLock<AskStatus>>,
 }
+
+/// Gathers the status of the installation as JSON.
+pub type AskStatus = Box<dyn Fn() -> BoxFuture<'static, anyhow::Result<String>> + Send + Sync>;
 
 struct Watched {
     ask: Ask,
     takes_requests: bool,
 }
 
-impl std::fmt::Debug for Watched {
+impl std::fmt::Debug for Health {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watched").field("condition", &(self.ask)()).finish_non_exhaustive()
+        f.debug_struct("Health").field("ready", &self.ready()).finish_non_exhaustive()
     }
 }
 
@@ -48,6 +53,11 @@ impl Health {
     pub fn watch(&self, label: &str, takes_requests: bool, ask: Ask) {
         let watched = Watched { ask, takes_requests };
         self.roles.lock().unwrap_or_else(PoisonError::into_inner).insert(label.to_owned(), watched);
+    }
+
+    /// Says who gathers the status; the first one stays.
+    pub fn answer_status(&self, ask: AskStatus) {
+        let _kept = self.status.set(ask);
     }
 
     /// Whether the process is ready, and the condition of every role.
@@ -100,6 +110,7 @@ pub async fn serve(listener: TcpListener, health: Health, registries: Registries
         .route("/livez", get(|| async { "ok\n" }))
         .route("/startupz", get(startupz))
         .route("/readyz", get(readyz))
+        .route("/status", get(status))
         .route("/metrics", get(metrics))
         .with_state(Shared { health, registries });
     axum::serve(listener, router).await
@@ -117,6 +128,17 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({"ready": is_ready, "draining": shared.health.draining.is_raised(), "roles": roles});
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// What `custody status` prints: the embedded log belongs to this process, nobody else can ask it.
+async fn status(State(shared): State<Shared>) -> Response {
+    let Some(ask) = shared.health.status.get() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response();
+    };
+    match ask().await {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")).into_response(),
+    }
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
