@@ -185,11 +185,11 @@ async fn tables(server: &ClickHouse) -> Result<TableStatus, sinks::error::SinkEr
         .await?;
     let sessions = server
         .rows(&format!(
-            "SELECT tenant_id, any(agent_id) AS agent_id, toString(session_id) AS session_id, count() AS events, \
-             toString(max(event_time)) AS last_event_time FROM {database}.events \
-             WHERE session_id != toUUID('00000000-0000-0000-0000-000000000000') \
-             AND event_time > (SELECT max(event_time) FROM {database}.events) - INTERVAL 1 DAY \
-             GROUP BY tenant_id, session_id ORDER BY max(event_time) DESC LIMIT {SESSIONS_MAX}"
+            "SELECT e.tenant_id AS tenant_id, any(e.agent_id) AS agent_id, toString(e.session_id) AS session_id, \
+             count() AS events, toString(max(e.event_time)) AS last_event_time FROM {database}.events AS e \
+             WHERE e.session_id != toUUID('00000000-0000-0000-0000-000000000000') \
+             AND e.event_time > (SELECT max(event_time) FROM {database}.events) - INTERVAL 1 DAY \
+             GROUP BY e.tenant_id, e.session_id ORDER BY max(e.event_time) DESC LIMIT {SESSIONS_MAX}"
         ))
         .await?;
     let totals = totals.into_iter().next();

@@ -1,4 +1,4 @@
-//! Probes and metrics over HTTP.
+//! Probes, metrics and status over HTTP.
 //!
 //! `/livez` says that the process answers, and nothing about anybody else: restarting it would not bring
 //! back a broker. `/startupz` says that everything was opened. `/readyz` says that every role goes on; where
@@ -6,17 +6,22 @@
 //! intake.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::future::BoxFuture;
+use ingest::log::{Broker, LogError};
 use prometheus_client::registry::Registry;
+use sinks::clickhouse::client::ClickHouse;
 use tokio::net::TcpListener;
 
 use super::supervise::Ask;
+use crate::clock;
+use crate::operate::status::{Status, gather};
 use crate::runner::control::{Condition, Flag};
 
 /// Content type of the OpenMetrics text format, version 1.0.
@@ -30,6 +35,26 @@ pub struct Health {
     /// The process is on its way out.
     pub draining: Flag,
     roles: Arc<Mutex<BTreeMap<String, Watched>>>,
+    status: Arc<OnceLock<AskStatus>>,
+}
+
+/// Asks the log and ClickHouse how far everything is.
+pub struct AskStatus(Box<dyn Fn() -> BoxFuture<'static, Result<Status, LogError>> + Send + Sync>);
+
+impl std::fmt::Debug for AskStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AskStatus")
+    }
+}
+
+impl AskStatus {
+    /// Asks this log and this ClickHouse.
+    pub fn of<B: Broker>(broker: B, clickhouse: Option<ClickHouse>) -> Self {
+        Self(Box::new(move || {
+            let (broker, clickhouse) = (broker.clone(), clickhouse.clone());
+            Box::pin(async move { gather(&broker, clickhouse.as_ref(), clock::now()).await })
+        }))
+    }
 }
 
 struct Watched {
@@ -48,6 +73,11 @@ impl Health {
     pub fn watch(&self, label: &str, takes_requests: bool, ask: Ask) {
         let watched = Watched { ask, takes_requests };
         self.roles.lock().unwrap_or_else(PoisonError::into_inner).insert(label.to_owned(), watched);
+    }
+
+    /// From here on `/status` answers; the first one counts.
+    pub fn answer_status(&self, ask: AskStatus) {
+        let _first: Result<(), AskStatus> = self.status.set(ask);
     }
 
     /// Whether the process is ready, and the condition of every role.
@@ -101,6 +131,7 @@ pub async fn serve(listener: TcpListener, health: Health, registries: Registries
         .route("/startupz", get(startupz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/status", get(status))
         .with_state(Shared { health, registries });
     axum::serve(listener, router).await
 }
@@ -117,6 +148,18 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({"ready": is_ready, "draining": shared.health.draining.is_raised(), "roles": roles});
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// How far everything is: what `custody status` shows where the log belongs to this process.
+async fn status(State(shared): State<Shared>) -> Response {
+    let Some(ask) = shared.health.status.get() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response();
+    };
+    match (ask.0)().await.map(|status| serde_json::to_string(&status)) {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {

@@ -24,14 +24,15 @@ use ingest::log::Broker;
 use ingest::log::kafka::KafkaBroker;
 use ingest::log::local::LocalBroker;
 use prometheus_client::registry::Registry;
+use sinks::clickhouse::client::ClickHouse;
 use tokio::net::TcpListener;
 
 pub use self::roles::SINK_TOPICS;
 pub use self::supervise::{Ask, RoleSpec, Start};
 
-use self::health::{Health, Registries};
+use self::health::{AskStatus, Health, Registries};
 use self::open::Opened;
-pub(crate) use self::open::missing_files;
+pub(crate) use self::open::{clickhouse, kafka, missing_files};
 use self::supervise::Running;
 use crate::clock;
 use crate::config::{Config, ConfigArgs, LogUrl, Role};
@@ -45,6 +46,7 @@ use crate::telemetry;
 /// The configuration, an opening or a role failed: the message names it and the remedy.
 pub fn run(role: Role, args: &ConfigArgs, verbose: u8) -> anyhow::Result<ExitCode> {
     let config = args.load()?.for_role(role)?;
+    config.schemas.configure()?;
     // Roles block on disk and compute; more threads than cores lets the system share them fairly.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build()?;
     runtime.block_on(async {
@@ -142,6 +144,8 @@ async fn run_roles<B: Broker>(
     }
     let interval = Duration::from_millis(config.telemetry.lag_interval_ms);
     let lag = tokio::spawn(lag::watch(broker.clone(), control.metrics.partitions.clone(), interval));
+    let clickhouse = opened.clickhouse.as_ref().map(ClickHouse::new).transpose()?;
+    health.answer_status(AskStatus::of(broker.clone(), clickhouse));
     health.started.raise();
     tracing::info!(role = role.name(), instance = control.identity.instance, "started");
     let outcome = tokio::select! {

@@ -58,7 +58,7 @@ pub(super) struct Opened<B> {
 ///
 /// # Errors
 /// A file of `log.librdkafka_file` cannot be read.
-pub(super) fn kafka(config: &Config, bootstrap: String) -> anyhow::Result<KafkaConfig> {
+pub(crate) fn kafka(config: &Config, bootstrap: String) -> anyhow::Result<KafkaConfig> {
     let mut extra = config.log.librdkafka.0.clone();
     for (name, path) in &config.log.librdkafka_file.0 {
         extra.insert(name.clone(), secret_file(Path::new(path), &format!("log.librdkafka_file {name:?}"))?);
@@ -212,7 +212,11 @@ async fn start_engine(config: &Config) -> anyhow::Result<EmbeddedClickHouse> {
     EmbeddedClickHouse::start(&options).await.context("cannot start ClickHouse")
 }
 
-fn clickhouse(config: &Config, url: &str) -> anyhow::Result<ClickHouseConfig> {
+/// ClickHouse at `url` with the configured database, user and password.
+///
+/// # Errors
+/// The password's file cannot be read.
+pub(crate) fn clickhouse(config: &Config, url: &str) -> anyhow::Result<ClickHouseConfig> {
     let section = &config.clickhouse;
     let password = match section.password_file.as_os_str().is_empty() {
         true => section.password.expose().to_owned(),

@@ -8,5 +8,6 @@ mod api_keys;
 mod chain;
 mod deploy;
 mod licences;
+mod send;
 mod services;
 mod tidy;

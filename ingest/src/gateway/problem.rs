@@ -49,6 +49,7 @@ codes! {
     EmptyBody 400 "empty_body" "the body holds no event",
     MalformedJson 400 "malformed_json" "the body is not JSON",
     MalformedProtobuf 400 "malformed_protobuf" "the body is not a protobuf message of its type",
+    MalformedAvro 400 "malformed_avro" "the body is not a sequence of Avro records",
     MalformedEncoding 400 "malformed_encoding" "the body cannot be decompressed",
     TooDeep 400 "too_deep" "the JSON nests too deep",
     DuplicateField 400 "duplicate_field" "an object names a member twice",

@@ -47,7 +47,7 @@ fn attributes_become_fields_of_the_header() {
             "\"time\":\"2025-12-31T23:59:59Z\",\"subject\":\"chat 7\",\"agentversion\":\"2\",\"agentinstanceid\":\"pod\",\
              \"tenantid\":\"acme\",\"environment\":\"dev\",\"releasestage\":\"beta\",\"dataclass\":\"public\",\
              \"jurisdiction\":\"CH\",\"parentsessionid\":\"{ID}\",\"causationid\":\"{ID}\",\"principaltype\":\"user\",\
-             \"principalid\":\"u\",\"principalauthmethod\":\"oidc\",\"traceparent\":\"{TRACEPARENT}\",\"mine\":true,\
+             \"principalid\":\"u\",\"principalauthmethod\":\"oidc\",\"principalauthneventid\":\"e\",\"traceparent\":\"{TRACEPARENT}\",\"mine\":true,\
              \"many\":7,\"none\":null,\"data\":{{\"call_id\":\"c\",\"new\":1}}"
         ),
     ));
@@ -60,8 +60,8 @@ fn attributes_become_fields_of_the_header() {
     assert_eq!((h.data_class.as_str(), h.jurisdiction.as_str()), ("public", "CH"));
     assert_eq!(h.session_id, validate::session_of_name("acme", "chat 7"));
     assert_eq!((h.parent_session_id, h.causation_id), (Uuid::from_hex(ID), Uuid::from_hex(ID)));
-    let principal =
-        Principal { r#type: "user".into(), id: "u".into(), auth_method: "oidc".into(), ..Default::default() };
+    let (r#type, id) = ("user".to_owned(), "u".to_owned());
+    let principal = Principal { r#type, id, auth_method: "oidc".into(), authn_event_id: "e".into() };
     assert_eq!(h.principal, principal);
     assert_eq!(h.trace_id, TraceId::from_hex("4bf92f3577b34da6a3ce929d0e0e4736"));
     assert_eq!(h.span_id, SpanId::from_hex("00f067aa0ba902b7"));

@@ -55,7 +55,7 @@ fn check_refused(body: &str, code: &'static str, field: &str) {
 
 #[test]
 fn what_is_left_out_has_its_default() {
-    let Arrived { event, numbered, content_sha256 } = one(&with(""));
+    let Arrived { event, numbered, content_sha256, .. } = one(&with(""));
     let h = event.h();
     assert!(!numbered);
     assert_eq!((h.tenant_id.as_str(), h.agent_id.as_str(), h.event_time), ("acme", "a", BROKER_TIME));

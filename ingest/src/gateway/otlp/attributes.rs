@@ -12,7 +12,9 @@ use schemas::limits::ID_BYTES_MAX;
 use schemas::text::{Content, RawText};
 use serde::ser::{Serialize, Serializer};
 
-use super::table::{Dialect, Field, Form, Kind, Ranked, Row, indexed, rows_of};
+use super::field::Form;
+use super::lookup::{Ranked, indexed, rows_of};
+use super::table::{Dialect, Field, Kind, Row};
 use super::value::{self, Nullable};
 
 /// The attribute that fills a field.
@@ -64,14 +66,13 @@ impl Ext {
             Some(there) if *there == value => {}
             Some(_) => {
                 let count = self.repeated.entry(key.clone()).or_insert(1);
-                loop {
+                *count += 1;
+                let mut name = format!("{key}#{count}");
+                while self.map.contains_key(&name) {
                     *count += 1;
-                    let name = format!("{key}#{count}");
-                    if !self.map.contains_key(&name) {
-                        self.map.insert(name, value);
-                        return;
-                    }
+                    name = format!("{key}#{count}");
                 }
+                self.map.insert(name, value);
             }
         }
     }

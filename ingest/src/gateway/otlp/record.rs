@@ -295,7 +295,7 @@ impl<'a> Record<'a> {
             if let Some(at) = self.arrived_at {
                 h.event_time = TimestampMicros(h.event_time.0.saturating_add(at.0));
             }
-            arrived.push(Arrived { event, numbered: false, content_sha256 });
+            arrived.push(Arrived { event, numbered: false, content_sha256, raw: None });
         }
         out.append(&mut arrived);
         Ok(())

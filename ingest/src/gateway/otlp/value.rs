@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use schemas::text::{Content, RawText};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-use super::table::Form;
+use super::field::Form;
 
 /// A value as text; strings are moved, not copied.
 pub(super) fn into_text(value: Option<AnyValue>) -> String {

@@ -8,6 +8,9 @@ use schemas::id::Uuid;
 
 use super::*;
 
+/// Attributes.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 fn pair(key: &str, value: &str) -> KeyValue {
     let value = Some(AnyValue { value: Some(Any::StringValue(value.to_owned())) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
@@ -83,7 +86,7 @@ fn two_turns_of_a_conversation_do_not_end_it() {
 #[test]
 fn a_session_is_named_by_a_uuid_by_text_or_by_its_trace() {
     let uuid = "0f8fad5b-d9cb-469f-a165-70867728950e";
-    let cases: [(&[(&str, &str)], Uuid, Option<&str>); 5] = [
+    let cases: [(Pairs<'_>, Uuid, Option<&str>); 5] = [
         (&[CHAT, ("session.id", uuid)], Uuid::from_hex(uuid).unwrap(), None),
         (&[CHAT, ("session.id", "s-1")], Uuid::derive(&[b"session", b"acme", b"s-1"]), Some("s-1")),
         (
@@ -118,7 +121,7 @@ fn a_span_that_names_no_conversation_takes_that_of_its_trace() {
 
 #[test]
 fn the_nearest_name_of_an_agent_wins() {
-    let cases: [(&[(&str, &str)], &[(&str, &str)], &str); 5] = [
+    let cases: [(Pairs<'_>, Pairs<'_>, &str); 5] = [
         (&[], &[CHAT], "unknown_service"),
         (&[("service.name", "svc")], &[CHAT], "svc"),
         (&[("service.name", "svc"), ("gen_ai.agent.name", "res")], &[CHAT], "res"),
@@ -133,7 +136,7 @@ fn the_nearest_name_of_an_agent_wins() {
 
 #[test]
 fn outcomes_are_read_from_status_error_type_and_code() {
-    let cases: [(&[(&str, &str)], bool, &str, &str, usize); 8] = [
+    let cases: [(Pairs<'_>, bool, &str, &str, usize); 8] = [
         (&[CHAT], false, "ok", "", 1),
         (&[CHAT], true, "error", "", 1),
         (&[CHAT, ("error.type", "ReadTimeout")], true, "timeout", "ReadTimeout", 1),
