@@ -5,18 +5,19 @@
 
 #![allow(clippy::expect_used, reason = "a test fails where its set-up does")]
 
-mod support;
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-
-use support::custody;
 
 /// Longest wait for something that must happen; a busy machine needs some of it for ClickHouse's start.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The binary under test.
+fn custody() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_custody"))
+}
 
 /// A running `custody up`.
 struct Up {

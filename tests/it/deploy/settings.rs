@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use custody::config::Config;
 use custody::roles::{COMPLETENESS, FEATURES, PII};
-use custody::services::SINK_TOPICS;
+use custody::roles::SINK_TOPICS;
 use serde_json::Value;
 
 use super::{parsed, texts};
