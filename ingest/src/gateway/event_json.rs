@@ -222,6 +222,7 @@ struct Top<'de> {
 
 /// The member `data`.
 #[derive(Default)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and it does not move far")]
 enum Data<'de> {
     #[default]
     Absent,
