@@ -67,6 +67,8 @@ pub enum Command {
     Doctor(commands::doctor::DoctorArgs),
     /// Say how far every role is: lag, dead letters, newest sessions.
     Status(commands::status::StatusArgs),
+    /// Send events, one JSON object to a line, to a gateway until the log has every one of them.
+    Send(commands::send::SendArgs),
     /// The Avro schemas that the topics are written with.
     Schemas {
         /// What to do with them.
@@ -240,6 +242,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Config { command } => commands::config::run(&command),
+        Command::Send(args) => commands::send::run(&args),
         Command::Schemas { command } => commands::schemas::run(&command),
         Command::Completion { shell } => commands::manual::completion(shell),
         Command::Man { dir } => commands::manual::pages(&dir),

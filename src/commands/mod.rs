@@ -10,6 +10,7 @@ pub mod manual;
 pub mod query;
 pub mod replay;
 pub mod schemas;
+pub mod send;
 pub mod status;
 pub mod store;
 pub mod topics;

@@ -9,7 +9,7 @@ use sinks::parquet::store::Store;
 use sinks::parquet::store::config::StoreConfig;
 
 /// Where the archive is, if not in the data directory.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct StoreArgs {
     /// Archive: `s3://BUCKET[/PREFIX]`, with the credentials of the AWS environment variables or of
     /// this machine's role, or `file:DIR`.

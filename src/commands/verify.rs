@@ -58,7 +58,11 @@ async fn check_store(store: &Store, name: &str, shows_progress: bool) -> anyhow:
     Ok(report)
 }
 
-async fn check_archive(store: &Store, shows_progress: bool) -> anyhow::Result<VerifyReport> {
+/// Verifies the archive of an open store.
+///
+/// # Errors
+/// As [`run`].
+pub async fn check_archive(store: &Store, shows_progress: bool) -> anyhow::Result<VerifyReport> {
     let bar = if shows_progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len} objects {bar:30} {msg}") {
         bar.set_style(style);

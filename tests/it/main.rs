@@ -6,6 +6,8 @@
 
 mod api_keys;
 mod chain;
+mod deploy;
 mod licences;
+mod send;
 mod services;
 mod tidy;

@@ -2,11 +2,13 @@
 //!
 //! Pure. It reads no clock, gives no numbers, decompresses nothing and asks nobody who sent them.
 
+use bytes::Bytes;
 use schemas::time::TimestampMicros;
 
 use super::intake::Arrived;
 use super::problem::{Code, Refusal};
-use super::{cloudevents, event_json};
+use super::{avro_batch, cloudevents, event_json};
+use crate::agent::avro_body;
 
 /// Most events that one request may hold.
 pub const REQUEST_EVENTS_MAX: usize = 10_000;
@@ -33,6 +35,8 @@ pub enum MediaType {
     CloudEventBatch,
     /// `ce-*` headers: the body is the data of one CloudEvent.
     CloudEventBinary,
+    /// `application/vnd.custody.avro`: records that the client stamped, kept to the byte.
+    Avro,
 }
 
 impl MediaType {
@@ -49,7 +53,9 @@ impl MediaType {
         match essence(content_type).as_str() {
             "application/cloudevents+json" => Ok(Self::CloudEvent),
             "application/cloudevents-batch+json" => Ok(Self::CloudEventBatch),
-            _ if has_ce_specversion => Ok(Self::CloudEventBinary),
+            // Another event format than JSON is no data of an event in binary mode.
+            other if has_ce_specversion && !other.starts_with("application/cloudevents") => Ok(Self::CloudEventBinary),
+            avro_body::MEDIA_TYPE => Ok(Self::Avro),
             "application/json" => Ok(Self::Json),
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
                 Ok(Self::Ndjson)
@@ -60,7 +66,7 @@ impl MediaType {
 }
 
 const SUPPORTED: &str = "send application/json, application/x-ndjson, application/cloudevents+json, \
-    application/cloudevents-batch+json or a CloudEvent in binary mode";
+    application/cloudevents-batch+json, a CloudEvent in binary mode or application/vnd.custody.avro";
 
 /// A content type without its parameters, in lower case.
 pub(super) fn essence(content_type: &str) -> String {
@@ -89,7 +95,8 @@ pub fn parse(
     context: &IntakeContext<'_>,
 ) -> Result<Vec<Arrived>, Refusal> {
     // Only a CloudEvent in binary mode may have no data.
-    if media != MediaType::CloudEventBinary && body.iter().all(u8::is_ascii_whitespace) {
+    let is_text = !matches!(media, MediaType::CloudEventBinary | MediaType::Avro);
+    if is_text && body.iter().all(u8::is_ascii_whitespace) {
         return Err(Code::EmptyBody.problem("send at least one event").into());
     }
     match media {
@@ -98,5 +105,6 @@ pub fn parse(
         MediaType::CloudEvent => cloudevents::read(body, context),
         MediaType::CloudEventBatch => cloudevents::read_batch(body, context),
         MediaType::CloudEventBinary => cloudevents::read_binary(headers, body, context),
+        MediaType::Avro => avro_batch::parse(&Bytes::copy_from_slice(body), context),
     }
 }

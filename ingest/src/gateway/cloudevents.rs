@@ -3,6 +3,9 @@
 //! Attributes become the header's fields, `data` the type's own ones; `docs/intake.md` has the table.
 //! Whatever has no field is kept in `ext`. Other event formats than JSON are not read.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -32,7 +35,7 @@ const AGENT_PATH: &str = "/agents/";
 type Place = fn(&mut EventHeader) -> &mut String;
 
 /// Attributes that are texts in the header: attribute, field, place.
-const TEXTS: [(&str, &str, Place); 13] = [
+const TEXTS: [(&str, &str, Place); 14] = [
     ("tenantid", "tenant_id", |h| &mut h.tenant_id),
     ("agentid", "agent_id", |h| &mut h.agent_id),
     ("agentversion", "agent_version", |h| &mut h.agent_version),
@@ -46,6 +49,7 @@ const TEXTS: [(&str, &str, Place); 13] = [
     ("principaltype", "principal", |h| &mut h.principal.r#type),
     ("principalid", "principal", |h| &mut h.principal.id),
     ("principalauthmethod", "principal", |h| &mut h.principal.auth_method),
+    ("principalauthneventid", "principal", |h| &mut h.principal.authn_event_id),
 ];
 
 /// Reads one CloudEvent in structured mode.

@@ -5,6 +5,8 @@
 //! [`super::validate`]; `docs/intake.md` describes the form.
 
 mod content;
+#[cfg(test)]
+mod tests;
 mod track;
 
 use std::borrow::Cow;
@@ -306,8 +308,24 @@ impl<'de> DeserializeSeed<'de> for OfKind<'_> {
     type Value = RawEvent;
 
     fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<RawEvent, D::Error> {
+        de.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OfKind<'_> {
+    type Value = RawEvent;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, de: D) -> Result<RawEvent, D::Error> {
         let tracked = Tracked { de, notes: self.1, path: DATA };
         RawEvent::deserialize_as(self.0, Record { tracked, hook: &mut NoHook })
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<RawEvent, E> {
+        self.visit_some(&mut Json::from_slice(b"{}")).map_err(E::custom)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 pub mod auth;
+pub mod avro_batch;
 pub mod body;
 mod cloudevents;
 mod config;

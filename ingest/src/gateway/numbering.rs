@@ -100,7 +100,8 @@ impl Numbering {
 
     fn stamp(&mut self, arrived: &mut Arrived, now: TimestampMicros) -> Bytes {
         if arrived.numbered {
-            return codec().encode(&arrived.event);
+            // The client's own bytes: the next event's `prev_hash` covers exactly these.
+            return arrived.raw.take().unwrap_or_else(|| codec().encode(&arrived.event));
         }
         let (tenant_id, session_id) = (arrived.event.h().tenant_id.clone(), arrived.event.h().session_id);
         self.make_room(&tenant_id, session_id, now);

@@ -49,6 +49,7 @@ codes! {
     EmptyBody 400 "empty_body" "the body holds no event",
     MalformedJson 400 "malformed_json" "the body is not JSON",
     MalformedProtobuf 400 "malformed_protobuf" "the body is not a protobuf message of its type",
+    MalformedAvro 400 "malformed_avro" "the body is not a sequence of Avro records",
     MalformedEncoding 400 "malformed_encoding" "the body cannot be decompressed",
     TooDeep 400 "too_deep" "the JSON nests too deep",
     DuplicateField 400 "duplicate_field" "an object names a member twice",
@@ -182,5 +183,60 @@ struct Item<'a> {
 impl<'a> Item<'a> {
     fn of(problem: &'a Problem) -> Self {
         Self { code: problem.code, detail: &problem.detail, field: problem.field.as_deref(), index: problem.index }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_code_and_no_other() {
+        let page = include_str!("../../../docs/intake.md");
+        let (_, table) = page.split_once("| status | code | meaning |\n|---|---|---|\n").expect("table");
+        let listed: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+        let row = |code: &Code| format!("| {} | `{}` | {} |", code.status(), code.text(), code.title());
+        assert_eq!(listed, Code::ALL.iter().map(row).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn codes_are_distinct_and_sorted_by_status() {
+        let mut texts: Vec<&str> = Code::ALL.iter().map(|code| code.text()).collect();
+        assert!(Code::ALL.is_sorted_by_key(|code| code.status()));
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), Code::ALL.len());
+        assert!(Code::ALL.iter().all(|code| matches!(code.status(), 400..500 | 503)));
+    }
+
+    #[test]
+    fn a_refusal_is_a_problem_of_rfc_9457() {
+        let refusal = Refusal::of([
+            Code::WrongType.problem("expected text").at("/agent_id").in_event(2),
+            Code::MissingField.problem("event_type is missing").in_event(4),
+        ])
+        .expect("two problems");
+        let expected = serde_json::json!({
+            "type": "urn:custody:problem:wrong_type",
+            "title": "a field has a value of another type",
+            "status": 422,
+            "code": "wrong_type",
+            "detail": "expected text",
+            "field": "/agent_id",
+            "index": 2,
+            "errors": [
+                {"code": "wrong_type", "detail": "expected text", "field": "/agent_id", "index": 2},
+                {"code": "missing_field", "detail": "event_type is missing", "index": 4},
+            ],
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&refusal.to_json()).expect("JSON"), expected);
+        assert_eq!(refusal.status(), 422);
+    }
+
+    #[test]
+    fn no_more_problems_are_kept_than_are_listed() {
+        let problems = (0..50).map(|index| Code::WrongType.problem("x").in_event(index));
+        assert_eq!(Refusal::of(problems).expect("problems").problems().count(), PROBLEMS_LISTED_MAX);
+        assert_eq!(Refusal::of([]), None);
     }
 }

@@ -19,19 +19,19 @@ use super::problem::Code;
 pub const ARRIVED_BYTES_MAX: usize = EVENT_BYTES_MAX - 1_024;
 /// How far the broker's clock may be behind the gateway's, milliseconds: an event that is believable
 /// here must be believable there.
-const CLOCK_MARGIN_MS: i64 = 60_000;
+pub(super) const CLOCK_MARGIN_MS: i64 = 60_000;
 /// Key of `ext` that keeps the name of a session whose id was derived from it.
 pub const SESSION_NAME: &str = "session.name";
 /// The same for the parent session.
 pub const PARENT_SESSION_NAME: &str = "session.parent_name";
 /// Keys of `ext` that only Custody writes begin with this.
-const OWN_PREFIX: &str = "custody.";
+pub(super) const OWN_PREFIX: &str = "custody.";
 /// Producer ids of Custody's own writers begin with these: a number claimed for one of them would
 /// make a gap or a fork of it.
-const OWN_PRODUCERS: [&str; 2] = ["custody/", "gateway/"];
+pub(super) const OWN_PRODUCERS: [&str; 2] = ["custody/", "gateway/"];
 
 /// Types that Custody writes about itself.
-const SYSTEM_KINDS: [EventKind; 8] = [
+pub(super) const SYSTEM_KINDS: [EventKind; 8] = [
     EventKind::Tick,
     EventKind::KeyCreated,
     EventKind::KeyRevoked,
@@ -141,7 +141,7 @@ pub fn admit(draft: Draft, context: &IntakeContext<'_>) -> Result<Arrived, Probl
         h.event_time = context.arrived_at;
     }
     check_header(h, context.arrived_at.plus_ms(-CLOCK_MARGIN_MS)).map_err(header_problem)?;
-    Ok(Arrived { event, numbered, content_sha256 })
+    Ok(Arrived { event, numbered, content_sha256, raw: None })
 }
 
 /// Digest and length of an event's Avro record: two requests that say the same have the same digest,
@@ -246,7 +246,7 @@ fn forget_numbers(h: &mut EventHeader, source: &str) {
     "best_effort".clone_into(&mut h.capture);
 }
 
-fn header_problem(fault: HeaderFault) -> Problem {
+pub(super) fn header_problem(fault: HeaderFault) -> Problem {
     let code = match fault.kind {
         HeaderFaultKind::Missing => Code::MissingField,
         HeaderFaultKind::TooLong => Code::TooLong,

@@ -136,7 +136,7 @@ pub(super) fn own_header(event_type: &str, event_id: Uuid, at: TimestampMicros, 
 /// An event of the service itself, as if a request had brought it.
 pub(super) fn arrived(event: RawEvent) -> Arrived {
     let content_sha256 = Sha256::of(&codec().encode(&event));
-    Arrived { event, numbered: false, content_sha256 }
+    Arrived { event, numbered: false, content_sha256, raw: None }
 }
 
 /// The events of changes, to be handed to the writer.

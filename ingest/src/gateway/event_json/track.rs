@@ -204,6 +204,14 @@ impl Fault {
     }
 }
 
+/// What is wrong where a field has not said so itself.
+fn expected(hint: &str) -> Problem {
+    match hint {
+        "" => Code::InvalidValue.problem("the field cannot take this value"),
+        hint => Code::WrongType.problem(format!("expected {hint}")),
+    }
+}
+
 /// A deserializer that knows where it is.
 pub(super) struct Tracked<'c, 'p, D> {
     pub(super) de: D,
@@ -219,7 +227,7 @@ macro_rules! watched {
             fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
                 let Tracked { de, notes, path } = self;
                 let watch = Watch { visitor, notes: &mut *notes, path, hint: $hint };
-                de.$method(watch).inspect_err(|_| notes.fail(path, || Fault::Type(String::new()).problem($hint)))
+                de.$method(watch).inspect_err(|_| notes.fail(path, || expected($hint)))
             }
         )*
     };
@@ -416,7 +424,7 @@ impl<'de, D: Deserializer<'de>, H: Hook<'de>> Deserializer<'de> for Record<'_, '
         let Tracked { de, notes, path } = self.tracked;
         let record = RecordVisitor { visitor, fields, notes: &mut *notes, path, hook: self.hook };
         // Not `deserialize_struct`: that one takes an array for a record too.
-        de.deserialize_map(record).inspect_err(|_| notes.fail(path, || Code::WrongType.problem("expected an object")))
+        de.deserialize_map(record).inspect_err(|_| notes.fail(path, || expected("an object")))
     }
 
     serde::forward_to_deserialize_any! {
@@ -520,8 +528,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<'_, '_, S> {
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<S::Value, D::Error> {
         let Seed { seed, notes, path } = self;
-        let refused = || Code::InvalidValue.problem("the field cannot take this value");
-        seed.deserialize(Tracked { de, notes: &mut *notes, path }).inspect_err(|_| notes.fail(path, refused))
+        seed.deserialize(Tracked { de, notes: &mut *notes, path }).inspect_err(|_| notes.fail(path, || expected("")))
     }
 }
 

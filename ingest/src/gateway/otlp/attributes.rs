@@ -12,7 +12,9 @@ use schemas::limits::ID_BYTES_MAX;
 use schemas::text::{Content, RawText};
 use serde::ser::{Serialize, Serializer};
 
-use super::table::{Dialect, Field, Form, Kind, Ranked, Row, indexed, rows_of};
+use super::field::Form;
+use super::lookup::{Ranked, indexed, rows_of};
+use super::table::{Dialect, Field, Kind, Row};
 use super::value::{self, Nullable};
 
 /// The attribute that fills a field.
@@ -42,24 +44,42 @@ pub(super) struct Attributes {
     indexed: Vec<Indexed>,
 }
 
-/// Puts a value under a key that may be there: another value of the same key gets `#2`, `#3` ...
-pub(super) fn put(ext: &mut BTreeMap<String, String>, key: String, value: String) {
-    use std::collections::btree_map::Entry;
-    let mut count = 1;
-    let mut name = key;
-    loop {
-        match ext.entry(name) {
-            Entry::Vacant(entry) => {
-                entry.insert(value);
-                return;
-            }
-            Entry::Occupied(entry) if *entry.get() == value => return,
-            Entry::Occupied(entry) => {
-                count += 1;
-                let base = entry.key().rsplit_once('#').filter(|_| count > 2).map_or(entry.key().as_str(), |(b, _)| b);
-                name = format!("{base}#{count}");
+/// The map `ext` of an event on its way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ext {
+    map: BTreeMap<String, String>,
+    /// Keys that came more than once, and how often: without it a request that repeats one key takes
+    /// time in the square of its length.
+    repeated: BTreeMap<String, u64>,
+}
+
+impl Ext {
+    /// A map without repeated keys.
+    pub(super) fn of(map: BTreeMap<String, String>) -> Self {
+        Self { map, repeated: BTreeMap::new() }
+    }
+
+    /// Puts a value under a key that may be there: another value of the same key gets `#2`, `#3` ...
+    pub(super) fn put(&mut self, key: String, value: String) {
+        match self.map.get(&key) {
+            None => _ = self.map.insert(key, value),
+            Some(there) if *there == value => {}
+            Some(_) => {
+                let count = self.repeated.entry(key.clone()).or_insert(1);
+                *count += 1;
+                let mut name = format!("{key}#{count}");
+                while self.map.contains_key(&name) {
+                    *count += 1;
+                    name = format!("{key}#{count}");
+                }
+                self.map.insert(name, value);
             }
         }
+    }
+
+    /// The map.
+    pub(super) fn into_map(self) -> BTreeMap<String, String> {
+        self.map
     }
 }
 
@@ -217,9 +237,9 @@ impl Attributes {
     }
 
     /// Everything that no field took.
-    pub(super) fn rest(self, ext: &mut BTreeMap<String, String>) {
+    pub(super) fn rest(self, ext: &mut Ext) {
         for (pair, _) in self.pairs.into_iter().zip(self.taken).filter(|(_, taken)| !taken) {
-            put(ext, pair.key, value::into_text(pair.value));
+            ext.put(pair.key, value::into_text(pair.value));
         }
     }
 }
@@ -253,7 +273,7 @@ impl Serialize for Item<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             [("", value)] => Nullable(*value).serialize(serializer),
-            pairs => serializer.collect_map(pairs.iter().map(|(name, value)| (name, Nullable(*value)))),
+            pairs => value::object(pairs.iter().copied(), serializer),
         }
     }
 }

@@ -1,16 +1,15 @@
 //! Events of a record, by what it stands for. Fields come from the table; what is computed here is
 //! what no single attribute says: ids, outcome, times, pairs.
 
-use std::collections::BTreeMap;
-
 use schemas::event::{
     DataAccessed, Delegation, DetectionRaised, EvaluationResult, Event, EventHeader, Extension, ModelCall,
     OutputProduced, RateLimit, RawEvent, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted,
     ToolCallCompleted,
 };
+use schemas::text::{Content, RawText};
 use schemas::time::TimestampMicros;
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, Ext};
 use super::decisions;
 use super::outcome::{self, Outcome};
 use super::record::{Part, Place, Record};
@@ -30,12 +29,14 @@ pub(super) fn events(
     let body = match kind {
         Kind::Extension | Kind::Other => body,
         _ => {
-            record.ext.extend(body.map(|body| ("otel.body".to_owned(), body)));
+            if let Some(body) = body {
+                record.ext.put("otel.body".to_owned(), body);
+            }
             None
         }
     };
     if let Some(ms) = attributes.number(Field::DurationMs) {
-        record.duration_ms = ms.min(EXACT_MS_MAX).round() as i64;
+        record.duration_ms = ms.min(DURATION_MS_MAX).round() as i64;
         record.start = record.end.plus_ms(-record.duration_ms);
     }
     let mut events = Vec::with_capacity(4);
@@ -57,7 +58,9 @@ pub(super) fn events(
 }
 
 /// A year: a longer duration is a mistake, and must not overflow a time.
-const EXACT_MS_MAX: f64 = 31_557_600_000.0;
+const DURATION_MS_MAX: f64 = 31_557_600_000.0;
+/// A cost of one call above it is a mistake.
+const USD_MAX: f64 = 1e9;
 
 fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let a = &mut attributes;
@@ -92,6 +95,9 @@ fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
         status: outcome.status.to_owned(),
         ..ModelCall::default()
     };
+    if let Some(parameters) = a.document(Field::Invocation) {
+        invocation(&mut call, &parameters);
+    }
     if call.finish_reasons.is_empty() {
         call.finish_reasons = a.gathered(Field::ModelOutput, "finish_reason");
     }
@@ -123,6 +129,26 @@ fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
     out.extend(limit.map(Event::RateLimit));
 }
 
+/// What OpenInference tells as JSON: the parameters of the request. Its attribute for the model then
+/// has the model that answered.
+fn invocation(call: &mut ModelCall<RawText>, parameters: &str) {
+    let parameters: serde_json::Value = serde_json::from_str(parameters).unwrap_or_default();
+    let number = |name: &str| parameters.get(name).and_then(serde_json::Value::as_f64);
+    let int = |name: &str| parameters.get(name).and_then(serde_json::Value::as_i64);
+    if let Some(model) = parameters.get("model").and_then(serde_json::Value::as_str) {
+        let told = std::mem::replace(&mut call.request_model, model.to_owned());
+        if call.response_model.is_empty() {
+            call.response_model = told;
+        }
+    }
+    call.temperature = call.temperature.or_else(|| number("temperature"));
+    call.top_p = call.top_p.or_else(|| number("top_p"));
+    call.seed = call.seed.or_else(|| int("seed"));
+    if call.max_tokens < 0 {
+        call.max_tokens = int("max_tokens").filter(|max| *max >= 0).unwrap_or(-1);
+    }
+}
+
 /// Whose model a vendor's own log records are about.
 fn provider(record: &Record<'_>) -> &'static str {
     match record.vendor {
@@ -145,13 +171,13 @@ fn operation(a: &Attributes) -> &'static str {
 fn cost(a: &mut Attributes) -> i64 {
     match a.int(Field::CostMicros) {
         Some(micros) => micros,
-        None => a.number(Field::CostUsd).map_or(-1, |usd| (usd * 1e6).round() as i64),
+        None => a.number(Field::CostUsd).filter(|usd| *usd < USD_MAX).map_or(-1, |usd| (usd * 1e6).round() as i64),
     }
 }
 
 fn ttft(a: &mut Attributes) -> i64 {
     let ms = a.number(Field::TtftSeconds).map(|seconds| seconds * 1e3).or_else(|| a.number(Field::TtftMs));
-    ms.map_or(-1, |ms| ms.round() as i64)
+    ms.filter(|ms| *ms < DURATION_MS_MAX).map_or(-1, |ms| ms.round() as i64)
 }
 
 /// The header of an event that is made up from a record about something later.
@@ -224,7 +250,7 @@ fn agent(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
     let (status, latency_ms) = (outcome.status, record.duration_ms);
     let error_type = outcome.into_error_type(a);
     if !error_type.is_empty() {
-        record.ext.insert("error.type".to_owned(), error_type);
+        record.ext.put("error.type".to_owned(), error_type);
     }
     match record.place {
         Place::Inner => {
@@ -267,8 +293,8 @@ fn answer(
     record: &Record<'_>,
     h: EventHeader,
     status: &str,
-    content: Option<schemas::text::Content<schemas::text::RawText>>,
-) -> OutputProduced<schemas::text::RawText> {
+    content: Option<Content<RawText>>,
+) -> OutputProduced<RawText> {
     let status = if status == "ok" { "delivered" } else { "withheld" };
     OutputProduced {
         h,
@@ -306,7 +332,7 @@ fn data(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEv
     let outcome = Outcome::of(record, a);
     let error_type = outcome.into_error_type(a);
     if !error_type.is_empty() {
-        record.ext.insert("error.type".to_owned(), error_type);
+        record.ext.put("error.type".to_owned(), error_type);
     }
     let accessed = DataAccessed {
         access_id: record.own_id(),
@@ -366,7 +392,9 @@ pub(super) fn evaluation_event(
     let mut result = evaluated(&mut attributes, &record.name);
     result.h = record.header(Part::Event(index), "evaluation.result", time);
     result.h.causation_id = Some(record.event_id(Part::Main));
-    attributes.rest(&mut result.h.ext);
+    let mut ext = Ext::of(result.h.ext);
+    attributes.rest(&mut ext);
+    result.h.ext = ext.into_map();
     Event::EvaluationResult(result)
 }
 
@@ -408,7 +436,7 @@ fn delegation(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec
     };
     let error_type = outcome.into_error_type(a);
     if !error_type.is_empty() {
-        record.ext.insert("error.type".to_owned(), error_type);
+        record.ext.put("error.type".to_owned(), error_type);
     }
     let delegation = Delegation {
         to_agent: a.text(Field::ToAgent),
@@ -435,11 +463,12 @@ fn extension(
     };
     let event_type = event_type.unwrap_or_else(|| if is_log { "otel.log" } else { "otel.span" }.to_owned());
     let mut h = record.header(Part::Main, &event_type, record.end);
-    h.ext = record.facts(h.ext);
-    let mut kept = BTreeMap::new();
+    h.ext = record.facts(h.ext).into_map();
+    let mut kept = Ext::default();
     attributes.rest(&mut kept);
+    let attributes = kept.into_map();
     let body = body.filter(|body| !body.is_empty()).map(value::content);
-    out.push(Event::Extension(Extension { h, attributes: kept, body }));
+    out.push(Event::Extension(Extension { h, attributes, body }));
 }
 
 /// Longest event type of a record's own naming, bytes.

@@ -100,7 +100,7 @@ pub(super) fn guardrail(record: &mut Record<'_>, mut attributes: Attributes, out
     let could_not_evaluate = outcome.status != "ok";
     let error_type = outcome.into_error_type(&mut attributes);
     if !error_type.is_empty() {
-        record.ext.insert("error.type".to_owned(), error_type);
+        record.ext.put("error.type".to_owned(), error_type);
     }
     let decision = PolicyDecision {
         decision_id: record.own_id(),

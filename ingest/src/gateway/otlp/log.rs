@@ -7,7 +7,7 @@ use prost::Message as _;
 use schemas::id::{Sha256, TraceId};
 use schemas::time::TimestampMicros;
 
-use super::attributes::{Attributes, put};
+use super::attributes::{Attributes, Ext};
 use super::outcome::fails_by_name;
 use super::record::{Facts, Origin, Place, Record, check_time, micros, span_id, trace_id};
 use super::source::Source;
@@ -142,8 +142,8 @@ fn is_codex_failure(log: &LogRecord, vendor: Option<Dialect>) -> bool {
 }
 
 /// What a log record says besides attributes and body.
-fn describe(log: LogRecord, name: &str, ext: &mut BTreeMap<String, String>) {
-    let mut add = |key: &str, text: String| put(ext, key.to_owned(), text);
+fn describe(log: LogRecord, name: &str, ext: &mut Ext) {
+    let mut add = |key: &str, text: String| ext.put(key.to_owned(), text);
     if !name.is_empty() {
         add("otel.event.name", name.to_owned());
     }

@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
+use schemas::event::{Event, RawEvent};
 use schemas::id::TraceId;
 use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,9 @@ mod attributes;
 mod build;
 mod decisions;
 mod decode;
+mod field;
 mod log;
+mod lookup;
 mod outcome;
 mod record;
 mod sessions;
@@ -154,8 +157,7 @@ impl Tally {
     }
 
     fn finish(mut self, what: &str) -> Mapped {
-        // Sessions are numbered in this order, and a start is told only when all is over.
-        self.mapped.events.sort_by_key(|arrived| arrived.event.h().event_time);
+        self.mapped.events.sort_by_key(|arrived| order(&arrived.event));
         if self.mapped.rejected > 0 {
             let reasons = self.reasons.iter().map(|(reason, count)| format!("{count} because {reason}"));
             let reasons = reasons.collect::<Vec<_>>().join(", ");
@@ -163,4 +165,16 @@ impl Tally {
         }
         self.mapped
     }
+}
+
+/// Sessions are numbered in this order. A start is told only when all is over, so times decide; but a
+/// session begins before and ends after everything else, although the clocks of one process may differ
+/// by a millisecond from span to span (the JavaScript SDK's do).
+fn order(event: &RawEvent) -> (u8, TimestampMicros) {
+    let phase = match event {
+        Event::SessionStarted(_) => 0,
+        Event::SessionEnded(_) => 2,
+        _ => 1,
+    };
+    (phase, event.h().event_time)
 }

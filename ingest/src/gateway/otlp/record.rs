@@ -11,7 +11,7 @@ use schemas::limits::{CLOCK_AHEAD_MS_MAX, EVENT_BYTES_MAX, EVENT_TIME_MS_MIN};
 use schemas::time::TimestampMicros;
 
 use super::Context;
-use super::attributes::{Attributes, put, short};
+use super::attributes::{Attributes, Ext, short};
 use super::source::{MAPPING_EXT, Source};
 use super::table::{Dialect, Field};
 use crate::gateway::intake::Arrived;
@@ -129,12 +129,14 @@ pub(super) struct Record<'a> {
     /// -1 unknown.
     pub(super) duration_ms: i64,
     pub(super) failed: bool,
+    /// Whether an attribute of its own names the agent.
+    pub(super) is_agent_named: bool,
     /// A session that another span of the trace names.
     pub(super) inherited: Option<Session>,
     /// Whether the record, or another of its trace, names a session.
     pub(super) is_named: bool,
     /// For `ext` of the main event.
-    pub(super) ext: BTreeMap<String, String>,
+    pub(super) ext: Ext,
     header: EventHeader,
 }
 
@@ -163,7 +165,7 @@ impl<'a> Record<'a> {
         names: &BTreeMap<TraceId, String>,
     ) -> Result<Self, &'static str> {
         let mut header = facts.source.header.clone();
-        let tenant = header.tenant_id.as_str();
+        let tenant = facts.source.header.tenant_id.as_str();
         let named = attributes.peek_text(Field::Session).or_else(|| facts.source.session.clone());
         let own = match (&named, facts.trace_id) {
             (Some(name), _) => Session::named(tenant, name),
@@ -175,9 +177,9 @@ impl<'a> Record<'a> {
         if let Some(user) = attributes.peek_text(Field::UserId) {
             header.principal = principal(tenant, &user);
         }
-        if let Some(agent) = attributes.name(Field::AgentId) {
-            header.agent_id = agent;
-        }
+        let agent = attributes.name(Field::AgentId);
+        let is_agent_named = agent.is_some();
+        header.agent_id = agent.unwrap_or(header.agent_id);
         if let Some(version) = attributes.name(Field::AgentVersion) {
             header.agent_version = version;
         }
@@ -189,7 +191,7 @@ impl<'a> Record<'a> {
         let Facts { source, origin, parent_id, place, name, vendor, start, end, arrived_at, failed, .. } = facts;
         let is_named = named.is_some() || inherited.is_some();
         let duration_ms = (end.0.saturating_sub(start.0).saturating_add(500) / 1_000).max(0);
-        let ext = BTreeMap::new();
+        let ext = Ext::default();
         Ok(Self {
             source,
             origin,
@@ -202,6 +204,7 @@ impl<'a> Record<'a> {
             arrived_at,
             duration_ms,
             failed,
+            is_agent_named,
             inherited,
             is_named,
             ext,
@@ -255,17 +258,19 @@ impl<'a> Record<'a> {
     /// the record's own facts. Call it last.
     pub(super) fn main_header(&mut self, event_type: &str, attributes: Attributes) -> EventHeader {
         let mut h = self.header(Part::Main, event_type, self.end);
-        h.ext = self.facts(h.ext);
-        attributes.rest(&mut h.ext);
+        let mut ext = self.facts(h.ext);
+        attributes.rest(&mut ext);
+        h.ext = ext.into_map();
         h
     }
 
-    /// The resource's attributes and the record's own facts, added to `ext`.
-    pub(super) fn facts(&mut self, ext: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    /// `ext` with the resource's attributes and the record's own facts.
+    pub(super) fn facts(&mut self, ext: BTreeMap<String, String>) -> Ext {
         let mut all = self.source.ext.clone();
         all.extend(ext);
-        for (key, value) in std::mem::take(&mut self.ext) {
-            put(&mut all, key, value);
+        let mut all = Ext::of(all);
+        for (key, value) in std::mem::take(&mut self.ext).into_map() {
+            all.put(key, value);
         }
         all
     }
@@ -290,7 +295,7 @@ impl<'a> Record<'a> {
             if let Some(at) = self.arrived_at {
                 h.event_time = TimestampMicros(h.event_time.0.saturating_add(at.0));
             }
-            arrived.push(Arrived { event, numbered: false, content_sha256 });
+            arrived.push(Arrived { event, numbered: false, content_sha256, raw: None });
         }
         out.append(&mut arrived);
         Ok(())

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use schemas::id::TraceId;
 
-/// Most traces that are remembered; at 200 bytes each about 13 MiB.
+/// Most traces that are remembered: about 13 MiB with names of 36 bytes, 45 MiB with the longest.
 pub const TRACES_MAX: usize = 65_536;
 /// Longest name that is remembered, bytes; a longer one counts for its own span only.
 const NAME_BYTES_MAX: usize = 512;

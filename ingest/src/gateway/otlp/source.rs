@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use schemas::event::EventHeader;
 use schemas::limits::ID_BYTES_MAX;
 
-use super::attributes::{put, short};
+use super::attributes::{Ext, short};
 use super::{Context, MAPPING, value};
 
 /// `ext` key of the mapping's version.
@@ -80,27 +80,29 @@ impl Source {
             header.environment = known.unwrap_or_else(|| fit(environment));
         }
         let session = find("h.session_id");
-        let mut ext = BTreeMap::from([(MAPPING_EXT.to_owned(), MAPPING.to_owned())]);
+        let mut ext = Ext::of(BTreeMap::from([(MAPPING_EXT.to_owned(), MAPPING.to_owned())]));
         if resource.dropped_attributes_count > 0 {
-            ext.insert("resource.dropped_attributes_count".to_owned(), resource.dropped_attributes_count.to_string());
+            ext.put("resource.dropped_attributes_count".to_owned(), resource.dropped_attributes_count.to_string());
         }
         for pair in resource.attributes {
-            put(&mut ext, format!("resource.{}", pair.key), value::into_text(pair.value));
+            ext.put(format!("resource.{}", pair.key), value::into_text(pair.value));
         }
-        Self { header, ext, session, scope_name: String::new(), scope_version: String::new() }
+        Self { header, ext: ext.into_map(), session, scope_name: String::new(), scope_version: String::new() }
     }
 
     /// The same with a scope.
     pub(super) fn with_scope(&self, scope: Option<InstrumentationScope>, schema_url: String) -> Self {
         let mut source = self.clone();
+        let mut ext = Ext::of(std::mem::take(&mut source.ext));
         let scope = scope.unwrap_or_default();
         let facts = [("scope.name", &scope.name), ("scope.version", &scope.version), ("otel.schema_url", &schema_url)];
         for (key, text) in facts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            put(&mut source.ext, key.to_owned(), text.clone());
+            ext.put(key.to_owned(), text.clone());
         }
         for pair in scope.attributes {
-            put(&mut source.ext, format!("scope.{}", pair.key), value::into_text(pair.value));
+            ext.put(format!("scope.{}", pair.key), value::into_text(pair.value));
         }
+        source.ext = ext.into_map();
         (source.scope_name, source.scope_version) = (scope.name, scope.version);
         source
     }

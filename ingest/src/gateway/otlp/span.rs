@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags};
 use schemas::id::{TraceId, hex};
 
-use super::attributes::{Attributes, put};
+use super::attributes::{Attributes, Ext};
 use super::record::{Facts, Origin, Place, Record, check_time, micros, span_id, trace_id};
 use super::source::Source;
 use super::table::{Dialect, Field, Kind, LOG_PREFIXES, ROWS, SPANS, SPANS_HINTED, SPANS_WITH};
@@ -64,7 +64,7 @@ fn mapped(
     }
     let failed = span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32);
     let mut attributes = Attributes::new(std::mem::take(&mut span.attributes));
-    let mut ext = BTreeMap::new();
+    let mut ext = Ext::default();
     let evaluations = fold_events(std::mem::take(&mut span.events), failed, &mut attributes, &mut ext);
     attributes.assign(kind, None);
     let facts = Facts {
@@ -166,7 +166,7 @@ fn place(span: &Span) -> Place {
 
 /// An agent that no attribute names may be named by its span, or by OpenLLMetry's entity.
 fn name_agent(record: &mut Record<'_>, attributes: &Attributes) {
-    if attributes.peek(Field::AgentId).is_some() {
+    if record.is_agent_named {
         return;
     }
     let entity = attributes.str("traceloop.entity.name");
@@ -183,7 +183,7 @@ fn fold_events(
     events: Vec<SpanEvent>,
     failed: bool,
     attributes: &mut Attributes,
-    ext: &mut BTreeMap<String, String>,
+    ext: &mut Ext,
 ) -> Vec<(u32, SpanEvent)> {
     let mut evaluations = Vec::new();
     for (index, event) in (0_u32..).zip(events) {
@@ -196,10 +196,10 @@ fn fold_events(
             "gen_ai.evaluation.result" => evaluations.push((index, event)),
             _ => {
                 let key = |name: &str| format!("event.{index}.{name}");
-                put(ext, key("name"), event.name);
-                put(ext, key("time_unix_nano"), event.time_unix_nano.to_string());
+                ext.put(key("name"), event.name);
+                ext.put(key("time_unix_nano"), event.time_unix_nano.to_string());
                 for pair in event.attributes {
-                    put(ext, key(&pair.key), value::into_text(pair.value));
+                    ext.put(key(&pair.key), value::into_text(pair.value));
                 }
             }
         }
@@ -208,8 +208,8 @@ fn fold_events(
 }
 
 /// What a span says besides attributes.
-fn describe(span: Span, name: &str, ext: &mut BTreeMap<String, String>) {
-    let mut add = |key: &str, text: String| put(ext, key.to_owned(), text);
+fn describe(span: Span, name: &str, ext: &mut Ext) {
+    let mut add = |key: &str, text: String| ext.put(key.to_owned(), text);
     add("otel.span.name", name.to_owned());
     if let Ok(kind) = SpanKind::try_from(span.kind)
         && kind != SpanKind::Unspecified

@@ -4,7 +4,7 @@
 //! first row wins and the others stay in `ext`. What has no row stays in `ext` as well. A change of
 //! meaning here is a new version of [`super::MAPPING`]; `docs/otlp.md` is checked against this file.
 
-use std::sync::OnceLock;
+pub use super::field::Field;
 
 /// Who defined an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,169 +107,6 @@ impl Kind {
     }
 }
 
-/// How a value must look to fill a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Any scalar that is not empty.
-    Text,
-    /// A whole number from 0.
-    Count,
-    /// A whole number.
-    Int,
-    /// A finite number.
-    Number,
-    /// A finite number from 0.
-    Amount,
-    /// An array, or a scalar as its only element.
-    List,
-    /// Anything that is not empty.
-    Content,
-}
-
-/// Which kinds a field belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Group {
-    /// The header of any event.
-    Header,
-    /// Facts of any kind that are read and stay in `ext`.
-    Fact,
-    Model,
-    Tool,
-    Agent,
-    Data,
-    Evaluation,
-    Decision,
-    Delegation,
-    Threat,
-}
-
-impl Group {
-    const fn is_of(self, kind: Kind) -> bool {
-        match self {
-            Self::Header | Self::Fact => true,
-            Self::Model => matches!(kind, Kind::Model),
-            Self::Tool => matches!(kind, Kind::Tool),
-            Self::Agent => matches!(kind, Kind::Agent),
-            Self::Data => matches!(kind, Kind::Data),
-            Self::Evaluation => matches!(kind, Kind::Evaluation),
-            Self::Decision => matches!(kind, Kind::ToolDecision),
-            Self::Delegation => matches!(kind, Kind::Delegation),
-            Self::Threat => matches!(kind, Kind::Threat),
-        }
-    }
-}
-
-/// Defines the targets: variant, group, form, whether the attribute stays in `ext`, and the path.
-macro_rules! fields {
-    ($($variant:ident $group:ident $form:ident $stays:literal $path:literal;)*) => {
-        /// What an attribute fills.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        #[repr(u8)]
-        #[allow(missing_docs, reason = "the path says it")]
-        pub enum Field { $($variant),* }
-
-        impl Field {
-            pub(super) const COUNT: usize = [$(Field::$variant),*].len();
-
-            /// Event type and field, e.g. `model.call.request_model`; a header field starts with `h.`.
-            pub const fn path(self) -> &'static str {
-                match self { $(Self::$variant => $path),* }
-            }
-
-            pub(super) const fn form(self) -> Form {
-                match self { $(Self::$variant => Form::$form),* }
-            }
-
-            /// Whether the attribute stays in `ext` although it was read.
-            pub const fn stays(self) -> bool {
-                match self { $(Self::$variant => $stays),* }
-            }
-
-            const fn group(self) -> Group {
-                match self { $(Self::$variant => Group::$group),* }
-            }
-
-            pub(super) const fn is_of(self, kind: Kind) -> bool {
-                self.group().is_of(kind)
-            }
-        }
-    };
-}
-
-fields! {
-    Session Header Text true "h.session_id";
-    AgentId Header Text false "h.agent_id";
-    AgentVersion Header Text false "h.agent_version";
-    UserId Header Text true "h.principal.id";
-    ErrorType Fact Text false "*.error_type, *.status";
-    StatusCode Fact Text true "*.status, rate_limit.throttled";
-    Success Fact Text true "*.status";
-    RetryAfter Fact Text true "rate_limit.retry_after_ms";
-    DurationMs Fact Amount false "*.latency_ms";
-    Provider Model Text false "model.call.provider";
-    Region Model Text false "model.call.provider_region";
-    Operation Model Text false "model.call.operation";
-    RequestModel Model Text false "model.call.request_model";
-    ResponseModel Model Text false "model.call.response_model";
-    Fingerprint Model Text false "model.call.system_fingerprint";
-    ResponseId Model Text false "model.call.response_id";
-    CallId Model Text false "model.call.call_id";
-    Temperature Model Number false "model.call.temperature";
-    TopP Model Number false "model.call.top_p";
-    Seed Model Int false "model.call.seed";
-    MaxTokens Model Count false "model.call.max_tokens";
-    PromptName Model Text false "model.call.prompt_name";
-    PromptVersion Model Text false "model.call.prompt_version";
-    SystemInstructions Model Content true "model.call.prompt_sha256";
-    ToolDefinitions Model Content true "model.call.tool_defs_sha256";
-    ModelInput Model Content false "model.call.input";
-    ModelOutput Model Content false "model.call.output";
-    Reasoning Model Content false "model.call.reasoning";
-    FinishReasons Model List false "model.call.finish_reasons";
-    InputTokens Model Count false "model.call.input_tokens";
-    OutputTokens Model Count false "model.call.output_tokens";
-    CacheReadTokens Model Count false "model.call.cache_read_tokens";
-    CacheWriteTokens Model Count false "model.call.cache_write_tokens";
-    ReasoningTokens Model Count false "model.call.reasoning_tokens";
-    CostMicros Model Count false "model.call.cost_micros";
-    CostUsd Model Amount true "model.call.cost_micros";
-    TtftSeconds Model Amount true "model.call.ttft_ms";
-    TtftMs Model Amount true "model.call.ttft_ms";
-    Attempt Model Count false "model.call.attempt";
-    ToolCallId Tool Text false "tool.call.*.tool_call_id";
-    ToolName Tool Text false "tool.call.*.tool_name";
-    ToolType Tool Text false "tool.call.attempted.tool_type";
-    ToolServer Tool Text false "tool.call.*.server";
-    ToolArguments Tool Content false "tool.call.attempted.arguments";
-    ToolResult Tool Content false "tool.call.completed.result";
-    ToolBytesOut Tool Count false "tool.call.completed.bytes_out";
-    ToolDecided Tool Text true "policy.decision.effect, approval.decided.decision";
-    AgentOutput Agent Content false "output.produced.content";
-    DataOperation Data Text true "data.accessed.op";
-    DataSource Data Text false "data.accessed.source_id";
-    DataNamespace Data Text false "data.accessed.memory_namespace";
-    DataRows Data Count false "data.accessed.rows";
-    DataQuery Data Content false "data.accessed.query";
-    DataRecord Data Text false "data.accessed.document_refs";
-    DataDocuments Data Content true "data.accessed.document_refs";
-    Metric Evaluation Text false "evaluation.result.metric";
-    Score Evaluation Number false "evaluation.result.value";
-    Label Evaluation Text true "evaluation.result.k, evaluation.result.n";
-    Judge Evaluation Text false "evaluation.result.judge";
-    EvaluationRun Evaluation Text false "evaluation.result.run_id";
-    DecisionCall Decision Text false "policy.decision.subject_id";
-    Decision Decision Text true "policy.decision.effect, approval.decided.decision";
-    DecisionSource Decision Text true "policy.decision.reason_code, approval.decided.channel";
-    ToAgent Delegation Text false "delegation.to_agent";
-    TaskId Delegation Text false "delegation.task_id";
-    TaskState Delegation Text true "delegation.state";
-    ThreatRule Threat Text false "detection.raised.kind";
-    ThreatRuleset Threat Text false "detection.raised.ruleset";
-    ThreatSeverity Threat Text true "detection.raised.severity";
-    ThreatAction Threat Text true "detection.raised.action";
-    ThreatIncident Threat Text false "detection.raised.incident_id";
-}
-
 /// One line of the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -357,9 +194,10 @@ pub const ROWS: &[Row] = &[
     row(GenAi, "gen_ai.request.seed", Field::Seed),
     row(GenAiOld, "gen_ai.openai.request.seed", Field::Seed),
     row(GenAi, "gen_ai.request.max_tokens", Field::MaxTokens),
+    row(OpenInference, "llm.invocation_parameters", Field::Invocation),
+    row(OpenInference, "embedding.invocation_parameters", Field::Invocation),
     row(GenAi, "gen_ai.prompt.name", Field::PromptName),
     row(OpenLlmetry, "traceloop.prompt.key", Field::PromptName),
-    row(OpenInference, "prompt.id", Field::PromptName),
     row(OpenLlmetry, "traceloop.prompt.version", Field::PromptVersion),
     row(OpenInference, "llm.prompt_template.version", Field::PromptVersion),
     row(GenAi, "gen_ai.system_instructions", Field::SystemInstructions),
@@ -443,9 +281,9 @@ pub const ROWS: &[Row] = &[
     row(Codex, "mcp_server", Field::ToolServer),
     row(GeminiCli, "mcp_server_name", Field::ToolServer),
     row(GenAi, "gen_ai.tool.call.arguments", Field::ToolArguments),
-    row(OpenInference, "tool.parameters", Field::ToolArguments),
     row(OpenInference, "tool_call.function.arguments", Field::ToolArguments),
     row(OpenInference, "input.value", Field::ToolArguments),
+    row(OpenInference, "tool.parameters", Field::ToolArguments),
     row(OpenLlmetry, "traceloop.entity.input", Field::ToolArguments),
     row(OpenLlmetry, "mcp.request.argument", Field::ToolArguments),
     row(VercelAi, "ai.toolCall.args", Field::ToolArguments),
@@ -640,43 +478,3 @@ pub const DATA_OPERATIONS: &[(&str, &str)] = &[
     ("delete_memory", "delete"),
     ("delete_memory_store", "delete"),
 ];
-
-/// A row and its place in the order of preference.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ranked {
-    /// The row.
-    pub(super) row: Row,
-    /// 0 is preferred most.
-    pub(super) rank: u16,
-}
-
-/// The rows of an attribute, by preference.
-pub(super) fn rows_of(attribute: &str) -> &'static [Ranked] {
-    static SORTED: OnceLock<Vec<Ranked>> = OnceLock::new();
-    let sorted = SORTED.get_or_init(|| {
-        let mut rows: Vec<Ranked> = (0..).zip(ROWS).map(|(rank, row)| Ranked { row: *row, rank }).collect();
-        rows.sort_by(|a, b| order(a.row.attribute, b.row.attribute));
-        rows
-    });
-    let first = sorted.partition_point(|ranked| order(ranked.row.attribute, attribute).is_lt());
-    let count = sorted[first..].iter().take_while(|ranked| ranked.row.attribute == attribute).count();
-    &sorted[first..first + count]
-}
-
-/// By length first: most comparisons end there.
-fn order(a: &str, b: &str) -> std::cmp::Ordering {
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
-}
-
-/// A row of [`INDEXED`] that `attribute` belongs to, its index, and where what follows it begins.
-pub(super) fn indexed(attribute: &str) -> Option<(Row, u64, usize)> {
-    let row = INDEXED.iter().find(|row| attribute.starts_with(row.attribute))?;
-    let rest = &attribute[row.attribute.len()..];
-    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let index = rest[..digits].parse().ok()?;
-    match rest.as_bytes().get(digits) {
-        None => Some((*row, index, attribute.len())),
-        Some(b'.') => Some((*row, index, row.attribute.len() + digits + 1)),
-        Some(_) => None,
-    }
-}

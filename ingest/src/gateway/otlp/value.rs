@@ -3,6 +3,8 @@
 //! Text follows OpenTelemetry's "AnyValue representation for non-OTLP protocols": scalars as JSON
 //! writes them, bytes as base64, arrays and maps as JSON. Nothing here cuts or rejects a value.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -10,7 +12,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use schemas::text::{Content, RawText};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-use super::table::Form;
+use super::field::Form;
 
 /// A value as text; strings are moved, not copied.
 pub(super) fn into_text(value: Option<AnyValue>) -> String {
@@ -55,9 +57,10 @@ pub(super) fn as_str(value: Option<&AnyValue>) -> Option<&str> {
     }
 }
 
-/// A finite number, also from text.
+/// A finite number, also from text or as the only element of an array.
 pub(super) fn as_number(value: Option<&AnyValue>) -> Option<f64> {
     let number = match value?.value.as_ref()? {
+        Value::ArrayValue(array) if array.values.len() == 1 => as_number(array.values.first())?,
         Value::IntValue(int) => *int as f64,
         Value::DoubleValue(number) => *number,
         Value::StringValue(text) => text.parse().ok()?,
@@ -153,9 +156,24 @@ impl Serialize for Json<'_> {
 }
 
 fn map<S: Serializer>(pairs: &[KeyValue], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(pairs.len()))?;
-    for pair in pairs {
-        map.serialize_entry(&pair.key, &Nullable(pair.value.as_ref().and_then(|value| value.value.as_ref())))?;
+    let values = pairs.iter().map(|pair| pair.value.as_ref().and_then(|value| value.value.as_ref()));
+    object(pairs.iter().map(|pair| pair.key.as_str()).zip(values), serializer)
+}
+
+/// A JSON object. Keys should be unique and need not be: a later one of the same name gets `#2`, `#3` ...
+pub(super) fn object<'a, S: Serializer>(
+    pairs: impl Iterator<Item = (&'a str, Option<&'a Value>)>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut map = serializer.serialize_map(None)?;
+    for (key, value) in pairs {
+        let count = seen.entry(key).or_default();
+        *count += 1;
+        match *count {
+            1 => map.serialize_entry(key, &Nullable(value))?,
+            count => map.serialize_entry(&format!("{key}#{count}"), &Nullable(value))?,
+        }
     }
     map.end()
 }
