@@ -8,9 +8,8 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
 
 use ingest::gateway::{Gateway, GatewayConfig};
 use ingest::log::memory::MemoryBroker;
@@ -24,6 +23,7 @@ use prost::Message as _;
 use schemas::record::{OutRecord, PartitionId, Position, Record};
 use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, partition_of};
+use tokio::time::Instant;
 
 const BATCH: usize = 100;
 const SESSIONS: usize = 10;
@@ -43,9 +43,11 @@ fn main() {
     }
 }
 
+/// A clock that begins at a fixed time.
 fn now() -> TimestampMicros {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    TimestampMicros(i64::try_from(since.as_micros()).unwrap())
+    static START: OnceLock<Instant> = OnceLock::new();
+    let since = START.get_or_init(Instant::now).elapsed();
+    TimestampMicros(1_790_000_000_000_000 + i64::try_from(since.as_micros()).unwrap())
 }
 
 fn serve() {

@@ -26,7 +26,7 @@ const UNAVAILABLE_RETRY_S: u64 = 2;
 /// A refused request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
-    refusal: Refusal,
+    refusal: Box<Refusal>,
     retry_after_s: Option<u64>,
     challenge: Option<&'static str>,
 }
@@ -38,7 +38,7 @@ impl From<Refusal> for Refused {
             503 => Some(UNAVAILABLE_RETRY_S),
             _ => None,
         };
-        Self { refusal, retry_after_s, challenge: None }
+        Self { refusal: Box::new(refusal), retry_after_s, challenge: None }
     }
 }
 

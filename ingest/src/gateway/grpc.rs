@@ -1,32 +1,36 @@
 //! Requests over gRPC: the trace and logs services of OTLP.
 //!
-//! The same steps as over HTTP, in gRPC's words: who sends is asked before the message is read. It has
-//! no listener of its own; both listeners take both.
+//! The same steps as over HTTP, in gRPC's words: who sends is asked before the message is read, and a
+//! message is looked at as bytes before it is decoded. It has no listener of its own; both take both.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use axum::routing::post;
+use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 use tokio::time::Instant;
-use tonic::codec::CompressionEncoding;
-use tonic::server::NamedService;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::Grpc;
 use tonic::{Code as GrpcCode, Status};
 
 use super::answer::{CODE_METADATA, Refused};
 use super::auth::Caller;
-use super::otlp::{self, Mapped};
+use super::otlp::Encoding;
 use super::problem::Code;
-use super::router::{App, Batch, OTLP_GRPC, logs_response, traces_response};
+use super::router::{App, OTLP_GRPC, Otlp, Signal, logs_response, traces_response};
 
-/// Code, in metrics, of messages that are not gRPC, not OTLP or too large.
+/// Path of the trace service's only method.
+const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+/// Path of the logs service's only method.
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// Code, in metrics, of messages that are not gRPC or too large.
 const MALFORMED: &str = "malformed_grpc";
 
 /// Whether a request speaks gRPC.
@@ -36,22 +40,11 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// The services' routes.
 pub(super) fn router(app: Arc<App>) -> Router {
-    let bytes_max = app.body.bytes_max;
-    let export = Export(Arc::clone(&app));
-    let traces = TraceServiceServer::new(export.clone())
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(bytes_max);
-    let logs = LogsServiceServer::new(export)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(bytes_max);
     Router::new()
-        .route_service(&path::<TraceServiceServer<Export>>(), traces)
-        .route_service(&path::<LogsServiceServer<Export>>(), logs)
-        .layer(from_fn_with_state(app, gate))
-}
-
-fn path<S: NamedService>() -> String {
-    format!("/{}/{{*method}}", S::NAME)
+        .route(TRACES, post(|State(app), request| unary(app, Signal::Traces, request)))
+        .route(LOGS, post(|State(app), request| unary(app, Signal::Logs, request)))
+        .layer(from_fn_with_state(Arc::clone(&app), gate))
+        .with_state(app)
 }
 
 /// Lets known senders in, bounds the time of the whole call, and counts its answer.
@@ -63,16 +56,11 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     };
     request.extensions_mut().insert(caller);
     let timeout = app.body.read_timeout + app.request_timeout;
-    let Ok(mut response) = tokio::time::timeout(timeout, next.run(request)).await else {
+    let Ok(response) = tokio::time::timeout(timeout, next.run(request)).await else {
         let problem = Code::RequestTimeout.problem(format!("send the whole message within {} ms", timeout.as_millis()));
         return refusal(&app, begun, problem.into());
     };
-    // The services never answer INTERNAL: it is tonic's word for a message that cannot be decoded.
-    if grpc_status(&response) == Some(GrpcCode::Internal) {
-        let invalid = HeaderValue::from(GrpcCode::InvalidArgument as i32);
-        response.headers_mut().insert(Status::GRPC_STATUS, invalid);
-    }
-    let code = grpc_status(&response);
+    let code = response.headers().get(Status::GRPC_STATUS).map(|value| GrpcCode::from_bytes(value.as_bytes()));
     app.answered(OTLP_GRPC, begun, http_status(code));
     if code.is_some_and(|code| code != GrpcCode::Ok) && !response.headers().contains_key(CODE_METADATA) {
         // What tonic refuses by itself has no code of ours.
@@ -85,10 +73,6 @@ fn refusal(app: &App, begun: Instant, refused: Refused) -> Response {
     app.answered(OTLP_GRPC, begun, refused.status());
     app.refused(refused.code());
     refused.into_grpc().into_http::<tonic::body::Body>().into_response()
-}
-
-fn grpc_status(response: &Response) -> Option<GrpcCode> {
-    response.headers().get(Status::GRPC_STATUS).map(|value| GrpcCode::from_bytes(value.as_bytes()))
 }
 
 fn http_status(code: Option<GrpcCode>) -> u16 {
@@ -105,60 +89,92 @@ fn http_status(code: Option<GrpcCode>) -> u16 {
     }
 }
 
-/// Both services.
+async fn unary(app: Arc<App>, signal: Signal, request: Request) -> Response {
+    let mut grpc =
+        Grpc::new(Whole).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(app.body.bytes_max);
+    grpc.unary(Export { app, signal }, request.map(tonic::body::Body::new)).await.into_response()
+}
+
+/// The one method of a service.
 #[derive(Clone)]
-struct Export(Arc<App>);
+struct Export {
+    app: Arc<App>,
+    signal: Signal,
+}
 
 impl Export {
-    async fn export<M: Message>(
-        &self,
-        request: tonic::Request<M>,
-        map: impl FnOnce(M, &otlp::Context<'_>) -> Mapped,
-    ) -> Result<(i64, String), Status> {
-        self.take(request, map).await.map_err(|refused| {
-            self.0.refused(refused.code());
-            refused.into_grpc()
-        })
-    }
-
-    async fn take<M: Message>(
-        &self,
-        request: tonic::Request<M>,
-        map: impl FnOnce(M, &otlp::Context<'_>) -> Mapped,
-    ) -> Result<(i64, String), Refused> {
-        let Self(app) = self;
-        let (_, mut extensions, message) = request.into_parts();
+    async fn take(&self, request: tonic::Request<Bytes>) -> Result<Bytes, Refused> {
+        let (_, mut extensions, body) = request.into_parts();
         let Some(caller) = extensions.remove::<Caller>() else {
             return Err(Code::Unauthenticated.problem("send an API key").into());
         };
-        let bytes = message.encoded_len();
-        let mut share = app.budget.share();
-        share.hold(bytes)?;
-        let Mapped { events, rejected, error_message, .. } = map(message, &app.otlp_context(&caller));
-        app.metrics.count(OTLP_GRPC, "refused", u64::try_from(rejected).unwrap_or(0));
-        app.write(Batch { protocol: OTLP_GRPC, caller, events, bytes, share }).await?;
-        Ok((rejected, error_message))
+        let mut share = self.app.budget.share();
+        share.hold(body.len())?;
+        let source = Otlp { protocol: OTLP_GRPC, signal: self.signal, encoding: Encoding::Protobuf };
+        let (rejected, message) = source.write(&self.app, &body, caller, share).await?;
+        Ok(match self.signal {
+            Signal::Traces => traces_response(rejected, message).encode_to_vec(),
+            Signal::Logs => logs_response(rejected, message).encode_to_vec(),
+        }
+        .into())
     }
 }
 
-#[tonic::async_trait]
-impl TraceService for Export {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportTraceServiceRequest>,
-    ) -> Result<tonic::Response<ExportTraceServiceResponse>, Status> {
-        let (rejected, message) = self.export(request, otlp::map_traces).await?;
-        Ok(tonic::Response::new(traces_response(rejected, message)))
+impl tower::Service<tonic::Request<Bytes>> for Export {
+    type Response = tonic::Response<Bytes>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let answer = this.take(request).await.map_err(|refused| {
+                this.app.refused(refused.code());
+                refused.into_grpc()
+            })?;
+            Ok(tonic::Response::new(answer))
+        })
     }
 }
 
-#[tonic::async_trait]
-impl LogsService for Export {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportLogsServiceRequest>,
-    ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
-        let (rejected, message) = self.export(request, otlp::map_logs).await?;
-        Ok(tonic::Response::new(logs_response(rejected, message)))
+/// Messages as bytes: they are decoded once they have been looked at.
+#[derive(Debug, Clone, Copy, Default)]
+struct Whole;
+
+impl Codec for Whole {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Whole {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Whole {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }

@@ -10,6 +10,7 @@ pub mod body;
 mod cloudevents;
 mod config;
 mod event_json;
+mod expansion;
 mod grpc;
 pub mod intake;
 pub mod limits;

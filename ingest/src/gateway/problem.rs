@@ -117,12 +117,12 @@ pub struct Refusal {
     /// What is wrong with the first event that is wrong, or with the request.
     pub first: Problem,
     /// What is wrong with the events after it; with the first at most [`PROBLEMS_LISTED_MAX`].
-    pub rest: Vec<Problem>,
+    pub rest: Box<[Problem]>,
 }
 
 impl From<Problem> for Refusal {
     fn from(first: Problem) -> Self {
-        Self { first, rest: Vec::new() }
+        Self { first, rest: Box::default() }
     }
 }
 
@@ -141,7 +141,7 @@ impl Refusal {
 
     /// Every problem, in the order of the events.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        std::iter::once(&self.first).chain(&self.rest)
+        std::iter::once(&self.first).chain(self.rest.iter())
     }
 
     /// The body of the answer ([`PROBLEM_JSON`]): the members of the first problem, and under `errors`

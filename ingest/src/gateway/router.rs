@@ -12,7 +12,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use prost::Message;
@@ -25,7 +24,6 @@ use super::answer::Refused;
 use super::auth::journal::Journal;
 use super::auth::{Action, Authenticator, Caller, admit};
 use super::body::{IntakeContext, MediaType, parse};
-use super::grpc;
 use super::intake::{Arrived, Problem};
 use super::limits::{BodyLimits, Budget, Share, check_length, read_body};
 use super::metrics::{GatewayMetrics, RefusalLabels, RequestLabels};
@@ -33,6 +31,7 @@ use super::otlp::{self, Encoding, Mapped, OtlpConfig, TraceSessions};
 use super::problem::Code;
 use super::quota::Quotas;
 use super::writer::{Receipt, WriterHandle};
+use super::{expansion, grpc};
 
 /// Name of `POST /v1/events` in metrics.
 pub(super) const EVENTS: &str = "events";
@@ -109,12 +108,6 @@ impl App {
     /// Counts a refused request.
     pub(super) fn refused(&self, reason: &'static str) {
         self.metrics.refusals.get_or_create(&RefusalLabels { reason }).inc();
-    }
-
-    /// What the mapping of OTLP must know.
-    pub(super) fn otlp_context<'a>(&'a self, caller: &'a Caller) -> otlp::Context<'a> {
-        let arrived_at = (self.clock)();
-        otlp::Context { tenant_id: &caller.tenant_id, arrived_at, config: &self.otlp, sessions: &self.sessions }
     }
 }
 
@@ -242,8 +235,10 @@ fn check_reserved(events: &[Arrived]) -> Result<(), Problem> {
 
 /// The two signals of OTLP that hold events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Signal {
+pub(super) enum Signal {
+    /// Spans.
     Traces,
+    /// Log records.
     Logs,
 }
 
@@ -294,23 +289,59 @@ async fn take_otlp(app: &App, request: Request, signal: Signal, encoding: Encodi
     check_length(parts.version, &parts.headers)?;
     let mut share = app.budget.share();
     let body = read_body(&parts.headers, body, &app.body, &mut share).await?;
-    let mapped = map(app, signal, encoding, &body, &caller)?;
-    let Mapped { events, rejected, error_message, .. } = mapped;
-    app.metrics.count(OTLP_HTTP, "refused", u64::try_from(rejected).unwrap_or(0));
-    let batch = Batch { protocol: OTLP_HTTP, caller, events, bytes: body.len(), share };
-    app.write(batch).await?;
+    let source = Otlp { protocol: OTLP_HTTP, signal, encoding };
+    let (rejected, error_message) = source.write(app, &body, caller, share).await?;
     Ok(match signal {
         Signal::Traces => encoded(&traces_response(rejected, error_message), encoding),
         Signal::Logs => encoded(&logs_response(rejected, error_message), encoding),
     })
 }
 
-fn map(app: &App, signal: Signal, encoding: Encoding, body: &Bytes, caller: &Caller) -> Result<Mapped, Problem> {
-    let context = app.otlp_context(caller);
-    Ok(match signal {
-        Signal::Traces => otlp::map_traces(otlp::decode_traces(body, encoding)?, &context),
-        Signal::Logs => otlp::map_logs(otlp::decode_logs(body, encoding)?, &context),
-    })
+/// How an OTLP request came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Otlp {
+    pub(super) protocol: &'static str,
+    pub(super) signal: Signal,
+    pub(super) encoding: Encoding,
+}
+
+impl Otlp {
+    /// Writes what a body holds; how many of its items were refused, and why.
+    pub(super) async fn write(
+        self,
+        app: &App,
+        body: &[u8],
+        caller: Caller,
+        share: Share,
+    ) -> Result<(i64, String), Refused> {
+        let Mapped { events, rejected, error_message, .. } = map(app, self.signal, self.encoding, body, &caller)?;
+        app.metrics.count(self.protocol, "refused", u64::try_from(rejected).unwrap_or(0));
+        app.write(Batch { protocol: self.protocol, caller, events, bytes: body.len(), share }).await?;
+        Ok((rejected, error_message))
+    }
+}
+
+/// The events of an OTLP body.
+fn map(app: &App, signal: Signal, encoding: Encoding, body: &[u8], caller: &Caller) -> Result<Mapped, Problem> {
+    match encoding {
+        Encoding::Protobuf => expansion::check_protobuf(body)?,
+        Encoding::Json => expansion::check_json(body)?,
+    }
+    let arrived_at = (app.clock)();
+    let context =
+        otlp::Context { tenant_id: &caller.tenant_id, arrived_at, config: &app.otlp, sessions: &app.sessions };
+    match signal {
+        Signal::Traces => {
+            let request = otlp::decode_traces(body, encoding)?;
+            expansion::check_traces(&request)?;
+            Ok(otlp::map_traces(request, &context))
+        }
+        Signal::Logs => {
+            let request = otlp::decode_logs(body, encoding)?;
+            expansion::check_logs(&request)?;
+            Ok(otlp::map_logs(request, &context))
+        }
+    }
 }
 
 /// The answer to an export of spans of which `rejected` were refused.

@@ -12,11 +12,14 @@ use schemas::id::{Sha256, Uuid};
 use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
+use super::CompletenessConfig;
+use super::calls::CallFact;
 use super::chain::{Chain, Link, Placement};
-use super::finding::label;
+use super::finding::{Finding, label};
 use super::key;
 use super::seen::{Identity, PAGE_SLOTS, PAGES_MAX, Repeat, Seen};
-use super::spans::Range;
+use super::session::{Fact, Session, Taken, chain_broken, clock_finding, clock_problem, repeat_finding, type_hash};
+use super::spans::{self, Range};
 use crate::stage::Sourced;
 
 /// Most lanes of one session; beyond it the one touched longest ago is reported and forgotten. A
@@ -167,5 +170,70 @@ impl Lane {
     fn starting(h: &EventHeader) -> Self {
         let producer = label(&h.producer_id).chars().take(NAME_BYTES_MAX).collect();
         Self { producer, chain: Chain::resumed(h.seq), first: h.seq, touched: 0 }
+    }
+}
+
+impl Session {
+    /// Takes in an event that a gateway numbered.
+    pub(super) fn take_best_effort(
+        &mut self,
+        record: &Sourced<CleanEvent>,
+        config: &CompletenessConfig,
+        found: &mut Vec<Finding>,
+    ) -> Taken {
+        let h = record.value.h();
+        let ordinal = self.head.best_effort;
+        let Arrival { repeat, new_number, filled, broken, given_up } = self.best_effort.take(record, ordinal);
+        found.extend(repeat.map(|repeat| repeat_finding(h, repeat)));
+        if broken {
+            found.push(chain_broken(h, "names another digest than that of the event before it"));
+        }
+        self.changed |= new_number;
+        let repeated_id = matches!(repeat, Some(Repeat::Duplicate | Repeat::Equivocation));
+        if new_number && repeat != Some(Repeat::Duplicate) {
+            self.head.best_effort = ordinal.saturating_add(1);
+            self.accept_best_effort(record, ordinal, config, found);
+        }
+        found.extend(
+            given_up.iter().map(|(writer, range)| self.lane_gap(&h.tenant_id, h.session_id, writer, &[*range])),
+        );
+        Taken { repeated_id, redelivery: !new_number && repeat == Some(Repeat::Duplicate), filled }
+    }
+
+    /// Judges what does not depend on the order in which things happened, which is not known.
+    fn accept_best_effort(
+        &mut self,
+        record: &Sourced<CleanEvent>,
+        ordinal: i64,
+        config: &CompletenessConfig,
+        found: &mut Vec<Finding>,
+    ) {
+        let h = record.value.h();
+        self.meet(h, record.broker_time);
+        if let Some(why) = clock_problem(record, config).filter(|_| !self.head.clock_reported) {
+            self.head.clock_reported = true;
+            found.push(clock_finding(h, why));
+        }
+        if let Some(call) = CallFact::of(&record.value, &config.decision_required) {
+            let fact = Fact { event_id: h.event_id, event_type: type_hash(&h.event_type), call: Some(call) };
+            self.judge_fact(&h.tenant_id, h.session_id, ordinal, &fact, config, found);
+        }
+    }
+
+    fn lane_gap(&self, tenant: &str, id: Uuid, writer: &str, missing: &[Range]) -> Finding {
+        let (count, ranges) = (spans::total(missing), spans::print(missing));
+        let reason = format!("{count} events that {writer} numbered in session {id} never arrived (seq {ranges})");
+        Finding::new(self.subject(tenant, id), "sequence_gap", "error", reason)
+            .count(count)
+            .fact("missing", ranges)
+            .fact("producer_id", writer)
+    }
+
+    /// Reports numbers that are missing in lanes.
+    pub(super) fn report_lanes(&mut self, tenant: &str, id: Uuid, opened: TimestampMicros, found: &mut Vec<Finding>) {
+        for (writer, missing) in self.best_effort.report(opened) {
+            self.changed = true;
+            found.push(self.lane_gap(tenant, id, &writer, &missing));
+        }
     }
 }

@@ -12,7 +12,7 @@ use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
 use super::CompletenessConfig;
-use super::best_effort::{Arrival, BestEffort, is_best_effort};
+use super::best_effort::{BestEffort, is_best_effort};
 use super::calls::{CallFact, Calls};
 use super::chain::{Chain, Link, Placement};
 use super::finding::{Finding, Subject, label};
@@ -27,10 +27,10 @@ const TYPES_MAX: usize = 64;
 
 /// What an event says that can only be judged once all earlier events are there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Fact {
-    event_id: Uuid,
-    event_type: u64,
-    call: Option<CallFact>,
+pub(super) struct Fact {
+    pub(super) event_id: Uuid,
+    pub(super) event_type: u64,
+    pub(super) call: Option<CallFact>,
 }
 
 /// What `session.ended` says.
@@ -62,11 +62,11 @@ pub(super) struct Head {
     counts: Vec<(u64, i64)>,
     counts_known: bool,
     pending: BTreeMap<i64, Fact>,
-    clock_reported: bool,
+    pub(super) clock_reported: bool,
     closed: bool,
     unterminated: bool,
     /// Best-effort events so far; a repeat of one that is remembered is none.
-    best_effort: i64,
+    pub(super) best_effort: i64,
 }
 
 impl Default for Head {
@@ -117,13 +117,13 @@ pub(super) struct Session {
 
 /// FNV-1a, 64 bits: names an event type in a count. Colliding types only confuse the session that
 /// uses both.
-fn type_hash(event_type: &str) -> u64 {
+pub(super) fn type_hash(event_type: &str) -> u64 {
     event_type.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 impl Session {
     /// Whom its findings are about.
-    fn subject(&self, tenant: &str, id: Uuid) -> Subject {
+    pub(super) fn subject(&self, tenant: &str, id: Uuid) -> Subject {
         let Head { agent, environment, .. } = &self.head;
         Subject { tenant: tenant.to_owned(), agent: agent.clone(), environment: environment.clone(), session: id }
     }
@@ -161,54 +161,8 @@ impl Session {
         }
     }
 
-    /// Takes in an event that a gateway numbered.
-    fn take_best_effort(
-        &mut self,
-        record: &Sourced<CleanEvent>,
-        config: &CompletenessConfig,
-        found: &mut Vec<Finding>,
-    ) -> Taken {
-        let h = record.value.h();
-        let ordinal = self.head.best_effort;
-        let Arrival { repeat, new_number, filled, broken, given_up } = self.best_effort.take(record, ordinal);
-        found.extend(repeat.map(|repeat| repeat_finding(h, repeat)));
-        if broken {
-            found.push(chain_broken(h, "names another digest than that of the event before it"));
-        }
-        self.changed |= new_number;
-        let repeated_id = matches!(repeat, Some(Repeat::Duplicate | Repeat::Equivocation));
-        if new_number && repeat != Some(Repeat::Duplicate) {
-            self.head.best_effort = ordinal.saturating_add(1);
-            self.accept_best_effort(record, ordinal, config, found);
-        }
-        found.extend(
-            given_up.iter().map(|(writer, range)| self.lane_gap(&h.tenant_id, h.session_id, writer, &[*range])),
-        );
-        Taken { repeated_id, redelivery: !new_number && repeat == Some(Repeat::Duplicate), filled }
-    }
-
-    /// Judges what does not depend on the order in which things happened, which is not known.
-    fn accept_best_effort(
-        &mut self,
-        record: &Sourced<CleanEvent>,
-        ordinal: i64,
-        config: &CompletenessConfig,
-        found: &mut Vec<Finding>,
-    ) {
-        let h = record.value.h();
-        self.meet(h, record.broker_time);
-        if let Some(why) = clock_problem(record, config).filter(|_| !self.head.clock_reported) {
-            self.head.clock_reported = true;
-            found.push(clock_finding(h, why));
-        }
-        if let Some(call) = CallFact::of(&record.value, &config.decision_required) {
-            let fact = Fact { event_id: h.event_id, event_type: type_hash(&h.event_type), call: Some(call) };
-            self.judge_fact(&h.tenant_id, h.session_id, ordinal, &fact, config, found);
-        }
-    }
-
     /// An event of the session: whom it is about, and that it is not silent.
-    fn meet(&mut self, h: &EventHeader, at: TimestampMicros) {
+    pub(super) fn meet(&mut self, h: &EventHeader, at: TimestampMicros) {
         if self.head.agent.is_empty() {
             self.head.agent.clone_from(&h.agent_id);
             self.head.environment.clone_from(&h.environment);
@@ -316,7 +270,7 @@ impl Session {
         }
     }
 
-    fn judge_fact(
+    pub(super) fn judge_fact(
         &mut self,
         tenant: &str,
         id: Uuid,
@@ -399,15 +353,6 @@ impl Session {
             .fact("events", total)
     }
 
-    fn lane_gap(&self, tenant: &str, id: Uuid, writer: &str, missing: &[Range]) -> Finding {
-        let (count, ranges) = (spans::total(missing), spans::print(missing));
-        let reason = format!("{count} events that {writer} numbered in session {id} never arrived (seq {ranges})");
-        Finding::new(self.subject(tenant, id), "sequence_gap", "error", reason)
-            .count(count)
-            .fact("missing", ranges)
-            .fact("producer_id", writer)
-    }
-
     /// A heartbeat lists the session as open up to `last_seq`. Returns whether that number is news.
     pub(super) fn claim(
         &mut self,
@@ -458,13 +403,6 @@ impl Session {
         }
         self.report_lanes(tenant, id, TimestampMicros(i64::MAX), found);
         self.terminate(tenant, id, found);
-    }
-
-    fn report_lanes(&mut self, tenant: &str, id: Uuid, opened: TimestampMicros, found: &mut Vec<Finding>) {
-        for (writer, missing) in self.best_effort.report(opened) {
-            self.changed = true;
-            found.push(self.lane_gap(tenant, id, &writer, &missing));
-        }
     }
 
     /// Whether it is over and reported.
@@ -521,7 +459,7 @@ fn equivocation(h: &EventHeader) -> Finding {
     Finding::new(Subject::of(h), "equivocation", "critical", reason).target(h.event_id).fact("seq", h.seq)
 }
 
-fn chain_broken(h: &EventHeader, why: &str) -> Finding {
+pub(super) fn chain_broken(h: &EventHeader, why: &str) -> Finding {
     let reason = format!("event {} of session {} {why}", h.seq, h.session_id);
     let finding = Finding::new(Subject::of(h), "chain_broken", "critical", reason);
     finding.target(h.event_id).fact("seq", h.seq).fact("prev_hash", h.prev_hash)

@@ -92,9 +92,9 @@ async fn what_is_not_its_coding_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_drips_is_given_up_at_its_time() {
-    let drip = stream::unfold((), |()| async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        Some((io::Result::Ok(Bytes::from_static(b"x")), ()))
+    let drip = stream::unfold(tokio::time::interval(Duration::from_secs(1)), |mut interval| async {
+        interval.tick().await;
+        Some((io::Result::Ok(Bytes::from_static(b"x")), interval))
     });
     let begun = Instant::now();
     assert_eq!(read("identity", Body::from_stream(drip)).await, Err((408, "request_timeout")));

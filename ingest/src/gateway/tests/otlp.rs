@@ -225,11 +225,11 @@ async fn grpc_tells_what_is_wrong_in_its_own_codes() {
     );
     let details = String::from_utf8_lossy(status.details()).into_owned();
     assert!(details.contains("google.rpc.RetryInfo"), "{details:?}");
-    assert!(
-        gateway.metrics().contains(r#"custody_gateway_refusals_total{reason="malformed_grpc"} 2"#),
-        "{}",
-        gateway.metrics()
-    );
+    let metrics = gateway.metrics();
+    for code in ["malformed_grpc", "invalid_otlp", "tenant_invalid", "quota_exceeded"] {
+        let line = format!("custody_gateway_refusals_total{{reason=\"{code}\"}} 1");
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
     gateway.stop().await;
 }
 
@@ -242,5 +242,20 @@ async fn grpc_is_unavailable_where_the_log_does_not_answer() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(!status.details().is_empty());
     log.lift();
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_are_hollow_are_refused_on_both_transports() {
+    let log = Gated::open().await;
+    let gateway = Running::start(&log, |_| {}).await;
+    let hollow = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans::default(); 100_000] }.encode_to_vec();
+    let reply = gateway.send(Ask::post("/v1/traces", PROTOBUF, &hollow)).await;
+    assert_eq!((reply.status, reply.header("content-type")), (413, Some(PROTOBUF)));
+    let status = export_bytes(gateway.grpc, EXPORT, hollow).await;
+    assert_eq!(
+        (status.code(), status.metadata().get("custody-code").unwrap()),
+        (Code::InvalidArgument, &"too_many_items".parse().unwrap())
+    );
     gateway.stop().await;
 }

@@ -58,7 +58,8 @@ async fn ticks_come_at_once_and_then_at_their_interval_and_count_what_was_acknow
     let log = Gated::open().await;
     let (handle, close, task) = start(&log, config());
     handle.submit(vec![call(1, 1), call(1, 2), call(1, 1)], None).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(5_000)).await;
+    let for_ever = std::future::pending::<()>();
+    tokio::time::timeout(Duration::from_millis(5_000), for_ever).await.unwrap_err();
     close.send(true).unwrap();
     task.await.unwrap().unwrap();
     let counts: Vec<Vec<i64>> = (0..2).map(|p| ticks(&log, p).iter().map(|t| t.records_acked).collect()).collect();
@@ -110,14 +111,14 @@ async fn readiness_follows_failures_and_appends_that_hang() {
     log.gate.forget_permits(1 << 20);
     let hanging = handle.submit(vec![call(1, 2)], None);
     tokio::pin!(hanging);
-    tokio::select! { biased; _ = &mut hanging => panic!("the gate is closed"), () = tokio::time::sleep(Duration::from_millis(1)) => {} }
+    tokio::time::timeout(Duration::from_millis(1), &mut hanging).await.unwrap_err();
     assert!(handle.health().acknowledges(NOW.plus_ms(1_000), 1_000));
     assert!(!handle.health().acknowledges(NOW.plus_ms(1_001), 1_000));
     for _ in 0..2 {
         log.inner.inject(Fault::Append { applied: false, class: ErrorClass::Retry { after_ms: 100 } });
     }
     log.gate.add_permits(1);
-    tokio::select! { biased; _ = &mut hanging => panic!("it failed"), () = tokio::time::sleep(Duration::from_millis(1)) => {} }
+    tokio::time::timeout(Duration::from_millis(1), &mut hanging).await.unwrap_err();
     assert!(!handle.health().acknowledges(NOW, 1_000), "an append failed");
     log.lift();
     hanging.await.unwrap();
