@@ -1,5 +1,8 @@
 //! Runs the `custody` binary as a user would and reads its summaries.
 #![allow(clippy::expect_used, reason = "a test fails where the binary cannot be run")]
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
+pub(crate) mod up;
 
 use std::ffi::OsStr;
 use std::path::Path;
