@@ -33,12 +33,12 @@ use crate::fleet::stream::Stream;
 use crate::load_role::LoadRole;
 use crate::roles;
 use crate::runner::control::Control;
-use crate::services::SINK_TOPICS;
 
 /// Database of the demo.
 const DATABASE: &str = "custody";
 /// Port that `--keep-running` serves ClickHouse on.
 const CLICKHOUSE_PORT: u16 = 8123;
+
 /// What the pipeline left behind.
 struct Published {
     census: Census,
@@ -134,7 +134,7 @@ async fn start<B: Broker>(
     pipeline.start("writers", |c| roles::stage(b(), roles::WRITERS, Writers::new(settings::writers()), c));
     pipeline.start("score", |c| roles::stage(b(), roles::SCORE, Score::new(settings::score()), c));
     pipeline.wave();
-    for (topic, archive_group, load_group) in SINK_TOPICS {
+    for (topic, archive_group, load_group) in roles::SINK_TOPICS {
         let archive = ArchiveRole::open(store.clone(), settings::archive()).await?;
         pipeline.start("archive", |c| roles::sink(b(), archive_group, topic, archive, c));
         let sink = ClickHouseSink::open(clickhouse).await?;

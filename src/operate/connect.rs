@@ -2,13 +2,12 @@
 //!
 //! It joins no group and starts no engine; roles open their own in `services`.
 
-use ingest::log::kafka::KafkaBroker;
+use ingest::log::kafka::{KafkaBroker, KafkaConfig};
 use ingest::log::local::LocalBroker;
 use ingest::log::{Broker, LogError};
 use sinks::clickhouse::client::ClickHouseConfig;
 
 use crate::config::{Config, LogUrl};
-use crate::services;
 
 /// Work on a log, whichever it is.
 pub trait OnLog {
@@ -19,15 +18,35 @@ pub trait OnLog {
     fn run<B: Broker>(self, broker: B) -> impl Future<Output = anyhow::Result<Self::Output>>;
 }
 
+/// The configured log as Kafka's client wants it; `None` for the embedded one.
+///
+/// # Errors
+/// A setting's file cannot be read.
+pub fn kafka(config: &Config) -> anyhow::Result<Option<KafkaConfig>> {
+    let Some(LogUrl::Kafka(bootstrap)) = config.log.place() else { return Ok(None) };
+    let mut extra = config.log.librdkafka.0.clone();
+    for (name, file) in &config.log.librdkafka_file.0 {
+        let value = std::fs::read_to_string(file)
+            .map_err(|error| anyhow::anyhow!("log.librdkafka_file {name}: cannot read {file}: {error}"))?;
+        extra.insert(name.clone(), value.trim_end().to_owned());
+    }
+    Ok(Some(KafkaConfig {
+        bootstrap,
+        client_id: format!("custody-{}", config.instance()),
+        extra,
+        topic: config.log.topic.0.clone(),
+        namespace: config.log.namespace.clone(),
+    }))
+}
+
 /// Opens the configured log and works on it.
 ///
 /// # Errors
 /// The log cannot be opened (the embedded one is one process's at a time), or the work failed.
 pub async fn on_log<T: OnLog>(config: &Config, work: T) -> anyhow::Result<T::Output> {
-    match config.log.place() {
-        Some(LogUrl::Kafka(hosts)) => work.run(KafkaBroker::new(services::kafka(config, hosts)?)?).await,
-        Some(LogUrl::Local) => work.run(open_local(config)?).await,
-        None => anyhow::bail!("log.url must be `local` or kafka://HOST:PORT[,HOST:PORT]"),
+    match kafka(config)? {
+        Some(kafka) => work.run(KafkaBroker::new(kafka)?).await,
+        None => work.run(open_local(config)?).await,
     }
 }
 
@@ -52,6 +71,31 @@ fn open_local(config: &Config) -> anyhow::Result<LocalBroker> {
 pub fn clickhouse(config: &Config) -> anyhow::Result<Option<ClickHouseConfig>> {
     match config.clickhouse.url.as_str() {
         "" => Ok(None),
-        url => services::clickhouse(config, url).map(Some),
+        url => clickhouse_at(config, url).map(Some),
     }
+}
+
+/// ClickHouse at `url`, by the configured name and password.
+///
+/// # Errors
+/// The password's file cannot be read.
+pub fn clickhouse_at(config: &Config, url: &str) -> anyhow::Result<ClickHouseConfig> {
+    let section = &config.clickhouse;
+    let password = match section.password_file.as_os_str().is_empty() {
+        true => section.password.expose().to_owned(),
+        false => {
+            let file = &section.password_file;
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                anyhow::anyhow!("clickhouse.password_file: cannot read {}: {error}", file.display())
+            })?;
+            text.trim_end().to_owned()
+        }
+    };
+    Ok(ClickHouseConfig {
+        url: url.to_owned(),
+        database: section.database.clone(),
+        user: section.user.clone(),
+        password,
+        request_timeout_ms: section.request_timeout_ms,
+    })
 }

@@ -14,21 +14,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::future::BoxFuture;
-use ingest::log::{Broker, LogError};
 use prometheus_client::registry::Registry;
-use sinks::clickhouse::client::ClickHouse;
 use tokio::net::TcpListener;
 
 use super::supervise::Ask;
-use crate::clock;
-use crate::operate::status::{Status, gather};
 use crate::runner::control::{Condition, Flag};
 
 /// Content type of the OpenMetrics text format, version 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How the process is doing.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Health {
     /// Everything was opened and every role started.
     pub started: Flag,
@@ -38,33 +34,17 @@ pub struct Health {
     status: Arc<OnceLock<AskStatus>>,
 }
 
-/// Asks the log and ClickHouse how far everything is.
-pub struct AskStatus(Box<dyn Fn() -> BoxFuture<'static, Result<Status, LogError>> + Send + Sync>);
-
-impl std::fmt::Debug for AskStatus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AskStatus")
-    }
-}
-
-impl AskStatus {
-    /// Asks this log and this ClickHouse.
-    pub fn of<B: Broker>(broker: B, clickhouse: Option<ClickHouse>) -> Self {
-        Self(Box::new(move || {
-            let (broker, clickhouse) = (broker.clone(), clickhouse.clone());
-            Box::pin(async move { gather(&broker, clickhouse.as_ref(), clock::now()).await })
-        }))
-    }
-}
+/// Gathers the status of the installation as JSON.
+pub type AskStatus = Box<dyn Fn() -> BoxFuture<'static, anyhow::Result<String>> + Send + Sync>;
 
 struct Watched {
     ask: Ask,
     takes_requests: bool,
 }
 
-impl std::fmt::Debug for Watched {
+impl std::fmt::Debug for Health {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watched").field("condition", &(self.ask)()).finish_non_exhaustive()
+        f.debug_struct("Health").field("ready", &self.ready()).finish_non_exhaustive()
     }
 }
 
@@ -75,9 +55,9 @@ impl Health {
         self.roles.lock().unwrap_or_else(PoisonError::into_inner).insert(label.to_owned(), watched);
     }
 
-    /// From here on `/status` answers; the first one counts.
+    /// Says who gathers the status; the first one stays.
     pub fn answer_status(&self, ask: AskStatus) {
-        let _first: Result<(), AskStatus> = self.status.set(ask);
+        let _kept = self.status.set(ask);
     }
 
     /// Whether the process is ready, and the condition of every role.
@@ -130,8 +110,8 @@ pub async fn serve(listener: TcpListener, health: Health, registries: Registries
         .route("/livez", get(|| async { "ok\n" }))
         .route("/startupz", get(startupz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/metrics", get(metrics))
         .with_state(Shared { health, registries });
     axum::serve(listener, router).await
 }
@@ -150,15 +130,14 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-/// How far everything is: what `custody status` shows where the log belongs to this process.
+/// What `custody status` prints: the embedded log belongs to this process, nobody else can ask it.
 async fn status(State(shared): State<Shared>) -> Response {
     let Some(ask) = shared.health.status.get() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response();
     };
-    match (ask.0)().await.map(|status| serde_json::to_string(&status)) {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    match ask().await {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")).into_response(),
     }
 }
 

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use ingest::gateway::Gateway;
 use ingest::log::Broker;
 use ingest::log::kafka::KafkaBroker;
@@ -27,18 +28,18 @@ use prometheus_client::registry::Registry;
 use sinks::clickhouse::client::ClickHouse;
 use tokio::net::TcpListener;
 
-pub use self::roles::SINK_TOPICS;
 pub use self::supervise::{Ask, RoleSpec, Start};
 
 use self::health::{AskStatus, Health, Registries};
 use self::open::Opened;
-pub(crate) use self::open::{clickhouse, kafka, missing_files};
+pub(crate) use self::open::missing_files;
 use self::supervise::Running;
 use crate::clock;
-use crate::config::{Config, ConfigArgs, LogUrl, Role};
+use crate::config::{Config, ConfigArgs, Role};
 use crate::metrics::{Metrics, ProcessCollector};
+use crate::operate::connect;
 use crate::runner::control::{Control, Identity};
-use crate::telemetry;
+use crate::{operate, telemetry};
 
 /// Runs a role until a signal ends it.
 ///
@@ -46,22 +47,17 @@ use crate::telemetry;
 /// The configuration, an opening or a role failed: the message names it and the remedy.
 pub fn run(role: Role, args: &ConfigArgs, verbose: u8) -> anyhow::Result<ExitCode> {
     let config = args.load()?.for_role(role)?;
+    // Before anything is read, since a record of a schema that is not known becomes a dead letter.
     config.schemas.configure()?;
     // Roles block on disk and compute; more threads than cores lets the system share them fairly.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build()?;
     runtime.block_on(async {
         let traces = telemetry::init_service(&config.telemetry, role, &config.instance(), verbose)?;
         let stop = signals::first()?;
-        let outcome = match config.log.place() {
-            Some(LogUrl::Kafka(hosts)) => {
-                let broker = KafkaBroker::new(open::kafka(&config, hosts)?)?;
-                serve(broker, &config, role, stop).await
-            }
+        let outcome = match connect::kafka(&config)? {
+            Some(kafka) => serve(KafkaBroker::new(kafka)?, &config, role, stop).await,
             // Other roles were refused the embedded log.
-            _ => {
-                let broker = LocalBroker::open(config.data_dir.join("log"), None)?;
-                serve(broker, &config, role, stop).await
-            }
+            None => serve(LocalBroker::open(config.data_dir.join("log"), None)?, &config, role, stop).await,
         };
         traces.close().await;
         outcome.map(|()| ExitCode::SUCCESS)
@@ -118,6 +114,7 @@ pub async fn serve_on<B: Broker>(
         Err(error) => Err(error),
         Ok(Some(mut opened)) => {
             announce(config, role, &opened, address);
+            health.answer_status(status(&broker, &opened)?);
             let outcome = run_roles(&broker, config, role, &mut opened, &control, &health, stop).await;
             opened.close().await;
             outcome
@@ -144,8 +141,6 @@ async fn run_roles<B: Broker>(
     }
     let interval = Duration::from_millis(config.telemetry.lag_interval_ms);
     let lag = tokio::spawn(lag::watch(broker.clone(), control.metrics.partitions.clone(), interval));
-    let clickhouse = opened.clickhouse.as_ref().map(ClickHouse::new).transpose()?;
-    health.answer_status(AskStatus::of(broker.clone(), clickhouse));
     health.started.raise();
     tracing::info!(role = role.name(), instance = control.identity.instance, "started");
     let outcome = tokio::select! {
@@ -159,6 +154,20 @@ async fn run_roles<B: Broker>(
     let drained = drain(intake, rest, Duration::from_millis(config.lifecycle.drain_timeout_ms)).await;
     lag.abort();
     outcome.and(drained)
+}
+
+/// Gathers what `custody status` prints.
+fn status<B: Broker>(broker: &B, opened: &Opened<B>) -> anyhow::Result<AskStatus> {
+    let broker = broker.clone();
+    let clickhouse = opened.clickhouse.as_ref().map(ClickHouse::new).transpose()?;
+    Ok(Box::new(move || {
+        let (broker, clickhouse) = (broker.clone(), clickhouse.clone());
+        async move {
+            let status = operate::status::gather(&broker, clickhouse.as_ref(), clock::now()).await?;
+            Ok(serde_json::to_string(&status)?)
+        }
+        .boxed()
+    }))
 }
 
 /// Tells intake to stop, then everything else; returns once all have ended.

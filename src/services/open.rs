@@ -4,12 +4,10 @@
 //! for one role is not opened for another: a process asks only for what its own roles use.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Context as _;
 use ingest::gateway::Gateway;
 use ingest::log::Broker;
-use ingest::log::kafka::KafkaConfig;
 use processors::pii::TokenKeys;
 use prometheus_client::registry::Registry;
 use schemas::record::PartitionId;
@@ -30,6 +28,7 @@ use crate::clock;
 use crate::commands::engine;
 use crate::config::{Config, Role};
 use crate::embedded::{EmbeddedClickHouse, EmbeddedOptions};
+use crate::operate::connect;
 use crate::roles;
 
 /// Memory that the embedded engine may take, bytes.
@@ -52,30 +51,6 @@ pub(super) struct Opened<B> {
     pub(super) clickhouse: Option<ClickHouseConfig>,
     /// The engine that was started, if one was.
     pub(super) engine: Option<EmbeddedClickHouse>,
-}
-
-/// How the brokers are spoken to.
-///
-/// # Errors
-/// A file of `log.librdkafka_file` cannot be read.
-pub(crate) fn kafka(config: &Config, bootstrap: String) -> anyhow::Result<KafkaConfig> {
-    let mut extra = config.log.librdkafka.0.clone();
-    for (name, path) in &config.log.librdkafka_file.0 {
-        extra.insert(name.clone(), secret_file(Path::new(path), &format!("log.librdkafka_file {name:?}"))?);
-    }
-    Ok(KafkaConfig {
-        bootstrap,
-        client_id: format!("custody-{}", config.instance()),
-        extra,
-        topic: config.log.topic.0.clone(),
-        namespace: config.log.namespace.clone(),
-    })
-}
-
-/// Text of a file that holds a secret, without white space around it.
-fn secret_file(path: &Path, setting: &str) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{setting}: cannot read {}", path.display()))?;
-    Ok(text.trim().to_owned())
 }
 
 /// Tries until it succeeds or a person must look.
@@ -145,7 +120,7 @@ pub(super) async fn open<B: Broker>(
     }
     if role.runs(Role::Load) {
         let engine = start_engine(config).await?;
-        let clickhouse = clickhouse(config, engine.url())?;
+        let clickhouse = connect::clickhouse_at(config, engine.url())?;
         // From here on a failure must not leave the engine to the end of the process.
         opened.engine = Some(engine);
         if let Err(error) = persist("ClickHouse", || tables(&clickhouse)).await {
@@ -210,25 +185,6 @@ async fn start_engine(config: &Config) -> anyhow::Result<EmbeddedClickHouse> {
         ..EmbeddedOptions::default()
     };
     EmbeddedClickHouse::start(&options).await.context("cannot start ClickHouse")
-}
-
-/// ClickHouse at `url` with the configured database, user and password.
-///
-/// # Errors
-/// The password's file cannot be read.
-pub(crate) fn clickhouse(config: &Config, url: &str) -> anyhow::Result<ClickHouseConfig> {
-    let section = &config.clickhouse;
-    let password = match section.password_file.as_os_str().is_empty() {
-        true => section.password.expose().to_owned(),
-        false => secret_file(&section.password_file, "clickhouse.password_file")?,
-    };
-    Ok(ClickHouseConfig {
-        url: url.to_owned(),
-        database: section.database.clone(),
-        user: section.user.clone(),
-        password,
-        request_timeout_ms: section.request_timeout_ms,
-    })
 }
 
 /// Brings the layout up to date and checks it. A user who may not change it will do where it is current.

@@ -26,13 +26,6 @@ use crate::roles::{self, StagePlace};
 use crate::runner::control::{Condition, Control};
 use crate::runner::input::StageInput;
 
-/// Topics that are archived and loaded, with their consumer groups. Only the first carries ticks.
-pub const SINK_TOPICS: [(Topic, &str, &str); 3] = [
-    (Topic::Clean, "custody-archive", "custody-load"),
-    (Topic::Findings, "custody-archive-findings", "custody-load-findings"),
-    (Topic::Alerts, "custody-archive-alerts", "custody-load-alerts"),
-];
-
 /// The roles of a process, upstream first.
 pub(super) fn specs<B: Broker>(broker: &B, config: &Config, role: Role, opened: &mut Opened<B>) -> Vec<RoleSpec> {
     let mut specs = Vec::new();
@@ -54,7 +47,7 @@ pub(super) fn specs<B: Broker>(broker: &B, config: &Config, role: Role, opened: 
         let score = config.anomaly.score();
         specs.push(stage(broker, "score", roles::SCORE, move || Score::new(score.clone())));
     }
-    for (topic, archive_group, load_group) in SINK_TOPICS {
+    for (topic, archive_group, load_group) in roles::SINK_TOPICS {
         if let Some(store) = &opened.store {
             specs.push(archive(broker, config, topic, archive_group, store.clone()));
         }

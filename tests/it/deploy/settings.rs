@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use custody::config::Config;
+use custody::roles::SINK_TOPICS;
 use custody::roles::{COMPLETENESS, FEATURES, PII};
-use custody::services::SINK_TOPICS;
 use serde_json::Value;
 
 use super::{parsed, texts};
