@@ -14,7 +14,7 @@ fn arrived(tenant: u8, session: u8, event: RawEvent) -> Arrived {
     let h = event.h_mut();
     (h.tenant_id, h.session_id) = (format!("t{tenant}"), Uuid([session; 16]));
     h.capture = "best_effort".to_owned();
-    Arrived { content_sha256: Sha256([session; 32]), event, numbered: false }
+    Arrived { content_sha256: Sha256([session; 32]), event, numbered: false, raw: None }
 }
 
 fn call(tenant: u8, session: u8) -> Arrived {

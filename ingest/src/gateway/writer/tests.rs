@@ -33,7 +33,7 @@ fn call(session: u8, id: u8) -> Arrived {
         ..EventHeader::of_type("model.call")
     };
     let event = Event::ModelCall(ModelCall { h, ..ModelCall::default() });
-    Arrived { event, numbered: false, content_sha256: Sha256([id; 32]) }
+    Arrived { event, numbered: false, content_sha256: Sha256([id; 32]), raw: None }
 }
 
 type Running = (WriterHandle, watch::Sender<bool>, JoinHandle<Result<(), LogError>>);
