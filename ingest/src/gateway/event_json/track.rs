@@ -237,7 +237,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Tracked<'_, '_, D> {
     type Error = D::Error;
 
     watched! {
-        deserialize_any "",
+        // Only timestamps take more than one type.
+        deserialize_any "a time: RFC 3339 with a zone, or whole microseconds since 1970",
         deserialize_bool "true or false",
         deserialize_i32 "a whole number of 32 bits",
         deserialize_i64 "a whole number of 64 bits",
