@@ -25,11 +25,18 @@ use ingest::gateway::avro_batch;
 use ingest::gateway::body::IntakeContext;
 use ingest::gateway::intake::Arrived;
 use ingest::gateway::problem::{Code, Refusal};
+use ingest::gateway::{Gateway, GatewayConfig};
+use ingest::log::Broker as _;
+use ingest::log::memory::MemoryBroker;
+use prometheus_client::registry::Registry;
+use schemas::codec::codec;
 use schemas::event::{Event, ModelCall, RawEvent, SessionEnded, SessionStarted};
 use schemas::id::{Sha256, Uuid};
+use schemas::record::PartitionId;
 use schemas::secret::Secret;
 use schemas::text::Content;
 use schemas::time::TimestampMicros;
+use schemas::topic::Topic;
 
 const NOW: TimestampMicros = TimestampMicros::from_ms(1_767_225_600_000);
 /// Longer than any test: what waits for it waits for something else.
@@ -394,6 +401,53 @@ fn a_long_run_gives_its_space_back() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "seg"));
     assert!(segments.count() <= 1, "what is acknowledged is deleted");
+}
+
+/// A gateway on a log in memory, on a thread of its own.
+fn serve_gateway(broker: MemoryBroker) -> SocketAddr {
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            broker.create_topics(Topic::ALL, 2).await.unwrap();
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let config = GatewayConfig { http_listen: any, grpc_listen: any, ..GatewayConfig::default() };
+            let gateway = Gateway::bind(config, "test", broker, || NOW, &mut Registry::default()).await.unwrap();
+            send.send(gateway.addresses().http).unwrap();
+            gateway.run(std::future::pending()).await.unwrap();
+        });
+    });
+    receive.recv().unwrap()
+}
+
+#[test]
+fn the_gateway_appends_what_the_client_stamped_to_the_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = MemoryBroker::new();
+    let address = serve_gateway(broker.clone());
+    let config = ClientConfig { heartbeat_interval_ms: 3_600_000, ..config(address, dir.path()) };
+    let client = Client::start(ClientConfig { request_timeout_ms: 60_000, ..config }).unwrap();
+    for session in 0..3 {
+        client.emit(start(session)).unwrap();
+    }
+    send(&client, 60);
+    for session in 0..3 {
+        client.emit(end(session)).unwrap();
+    }
+    let closed = client.close(FOR_EVER);
+    assert_eq!((closed.is_drained, closed.stats.acked, closed.stats.refused), (true, 67, 0), "{closed:?}");
+    let records = (0..2).flat_map(|partition| broker.records(PartitionId { topic: Topic::Events, partition }));
+    let arrived = records.map(|record| {
+        let raw = record.value.unwrap();
+        let event: RawEvent = codec().decode(Some(&raw)).unwrap();
+        Arrived { event, numbered: true, content_sha256: Sha256::of(&raw), raw: Some(raw) }
+    });
+    let arrived: Vec<Arrived> = arrived.filter(|record| !record.event.is_tick()).collect();
+    let mut numbers: Vec<i64> = arrived.iter().map(|a| a.event.h().producer_seq).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..67).collect::<Vec<_>>());
+    // A session is in one partition, in order.
+    check_chains(&arrived);
 }
 
 #[test]
