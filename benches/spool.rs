@@ -114,8 +114,16 @@ fn bench(c: &mut Criterion) {
         });
     }
     group.throughput(Throughput::Elements(COUNT as u64));
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("directory");
-    group.bench_function("append/plain_bufwriter", |b| b.iter(|| write_plain(dir.path(), &records)));
+    group.bench_function("append/plain_bufwriter", |b| {
+        b.iter_batched(
+            || tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("directory"),
+            |dir| {
+                write_plain(dir.path(), &records);
+                dir
+            },
+            BatchSize::PerIteration,
+        );
+    });
     group.finish();
 }
 
