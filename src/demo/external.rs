@@ -156,7 +156,7 @@ async fn sinks_left(rows: &BTreeMap<Topic, u64>, store: &Store, server: &ClickHo
     for (topic, rows) in rows {
         let archived: u64 = read::manifests(store, &[*topic]).await?.iter().map(|m| m.publication.rows).sum();
         let in_tables = match topic {
-            Topic::Findings => loaded.findings,
+            Topic::Findings => loaded.findings + loaded.control_totals,
             Topic::Alerts => loaded.alerts,
             _ => loaded.events,
         };

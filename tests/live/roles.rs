@@ -10,7 +10,7 @@ mod support;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ingest::log::kafka::{KafkaBroker, KafkaConfig};
@@ -57,6 +57,8 @@ struct Installation {
     namespace: String,
     clickhouse: String,
     _engine: Running,
+    /// Kept, or the engine's next line would have nowhere to go.
+    _output: BufReader<ChildStdout>,
 }
 
 impl Installation {
@@ -67,12 +69,12 @@ impl Installation {
         command.args(["clickhouse", "--port", "0", "--data-dir"]).arg(dir.path().join("engine"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("custody clickhouse");
         let mut line = String::new();
-        let output = child.stdout.take().expect("standard output");
-        BufReader::new(output).read_line(&mut line).expect("a line");
+        let mut output = BufReader::new(child.stdout.take().expect("standard output"));
+        output.read_line(&mut line).expect("a line");
         let address = line.split("http://").nth(1).expect("an address").split_whitespace().next().expect("an address");
         let clickhouse = format!("http://{}", address.trim_end_matches(['/', ',', ';']));
         let namespace = format!("{name}{}-", std::process::id());
-        Self { dir, kafka, namespace, clickhouse, _engine: Running(child) }
+        Self { dir, kafka, namespace, clickhouse, _engine: Running(child), _output: output }
     }
 
     fn log(&self) -> String {

@@ -5,6 +5,7 @@
 //! [`super::validate`]; `docs/intake.md` describes the form.
 
 mod content;
+mod notes;
 #[cfg(test)]
 mod tests;
 mod track;
@@ -24,7 +25,8 @@ use super::intake::{Arrived, Problem};
 use super::problem::{Code, PROBLEMS_LISTED_MAX, Refusal};
 use super::validate::{self, Draft, Numbers};
 pub(super) use content::string;
-use track::{Hook, Key, NoHook, Notes, Path, Record, Seed, Tracked};
+use notes::{Notes, Path};
+use track::{Hook, Key, NoHook, Record, Seed, Tracked};
 
 type Json<'de> = serde_json::Deserializer<serde_json::de::SliceRead<'de>>;
 

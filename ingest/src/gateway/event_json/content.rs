@@ -12,7 +12,8 @@ use serde::de::value::CowStrDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::track::{Key, Notes, Path, Seed, Tracked};
+use super::notes::{Notes, Path};
+use super::track::{Key, Seed, Tracked};
 use crate::gateway::problem::Code;
 
 /// The serde name of the record that is read here.

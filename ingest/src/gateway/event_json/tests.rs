@@ -8,7 +8,7 @@ use schemas::id::{Sha256, Uuid};
 use schemas::testing::{self, BROKER_TIME};
 use schemas::text::Content;
 
-use super::track::REQUEST_ITEMS_MAX;
+use super::notes::REQUEST_ITEMS_MAX;
 use super::*;
 use crate::gateway::body::{MediaType, parse};
 use crate::gateway::validate::{ARRIVED_BYTES_MAX, SESSION_KINDS};
