@@ -234,7 +234,10 @@ impl<V: FnMut(u64, &[u8])> Scan<'_, V> {
 pub(super) fn keep_aside(dir: &Path, first: u64, at: u64, bytes: &[u8], missing: u64) -> Result<Damage, SpoolError> {
     let folder = dir.join("corrupt");
     make_dir(&folder)?;
-    let kept = folder.join(format!("{first:020}-{at}.bin"));
+    // Records that are gone without a trace have no bytes, and must not pass for the damaged head or
+    // frame that was kept aside at the same place.
+    let what = if bytes.is_empty() { "-missing" } else { "" };
+    let kept = folder.join(format!("{first:020}-{at}{what}.bin"));
     let is_new = !kept.exists();
     if is_new {
         let file = private().create_new(true).write(true).open(&kept);
