@@ -196,6 +196,21 @@ proptest! {
 }
 
 #[test]
+fn a_segment_that_lost_its_head_and_its_only_record_is_two_damages() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(SpoolConfig { segment_bytes_max: 1, ..config(dir.path()) }, |_, _| {}).unwrap().0;
+    (0..3).for_each(|index| drop(spool.append(&[index; 9])));
+    drop(spool);
+    let path = lengths(dir.path())[1].0.clone();
+    std::fs::write(path, [0; 41]).unwrap();
+    let opened = open(dir.path()).1;
+    let kept: Vec<(u64, u64, bool)> = opened.damage.iter().map(|d| (d.bytes, d.missing, d.is_new)).collect();
+    assert_eq!(kept, [(16, 0, true), (25, 0, true), (0, 1, true)]);
+    assert_eq!(opened.missing_new(), 1, "the loss is counted, and once");
+    assert_eq!(open(dir.path()).1.missing_new(), 0);
+}
+
+#[test]
 fn damage_that_comes_later_is_kept_aside_by_the_reader() {
     let dir = tempfile::tempdir().unwrap();
     let mut spool = open(dir.path()).0;
