@@ -4,7 +4,7 @@
 //! because the client's hash chain covers exactly these bytes. It gives no numbers.
 
 use bytes::Bytes;
-use schemas::codec::{DecodeError, check_header, codec};
+use schemas::codec::{DecodeError, SYSTEM_TYPES, check_header, codec};
 use schemas::event::{EventHeader, EventKind, RawEvent};
 use schemas::id::Sha256;
 use schemas::reject::RejectReason;
@@ -12,7 +12,7 @@ use schemas::reject::RejectReason;
 use super::body::{IntakeContext, REQUEST_EVENTS_MAX};
 use super::intake::{Arrived, Problem};
 use super::problem::{Code, Refusal};
-use super::validate::{CLOCK_MARGIN_MS, OWN_PREFIX, OWN_PRODUCERS, SESSION_KINDS, SYSTEM_KINDS, header_problem};
+use super::validate::{CLOCK_MARGIN_MS, OWN_PREFIX, OWN_PRODUCERS, SESSION_KINDS, header_problem};
 use crate::agent::avro_body::Records;
 
 /// Key of `ext` with which a writer closes its epoch: the one of Custody's own keys that a client sets.
@@ -72,7 +72,7 @@ fn undecodable(error: DecodeError) -> Problem {
 
 fn check_type(event: &RawEvent) -> Result<(), Problem> {
     let (h, kind) = (event.h(), event.kind());
-    if SYSTEM_KINDS.iter().any(|system| *system == kind || system.event_type() == h.event_type) {
+    if SYSTEM_TYPES.iter().any(|system| *system == kind || system.event_type() == h.event_type) {
         return Err(Code::Reserved.problem("Custody alone writes events of this type").at("/h/event_type"));
     }
     if kind != EventKind::Extension && !event.is_known_type() {

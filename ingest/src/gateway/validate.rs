@@ -4,7 +4,7 @@
 //! checked by the function that the first stage uses, the size is that of the bytes that are written.
 //! It does not know where a field stood in a request.
 
-use schemas::codec::{HeaderFault, HeaderFaultKind, check_header, codec};
+use schemas::codec::{HeaderFault, HeaderFaultKind, SYSTEM_TYPES, check_header, codec};
 use schemas::event::{EventHeader, EventKind, RawEvent};
 use schemas::id::{Sha256, Uuid};
 use schemas::limits::{EVENT_BYTES_MAX, ID_BYTES_MAX};
@@ -29,18 +29,6 @@ pub(super) const OWN_PREFIX: &str = "custody.";
 /// Producer ids of Custody's own writers begin with these: a number claimed for one of them would
 /// make a gap or a fork of it.
 pub(super) const OWN_PRODUCERS: [&str; 2] = ["custody/", "gateway/"];
-
-/// Types that Custody writes about itself.
-pub(super) const SYSTEM_KINDS: [EventKind; 8] = [
-    EventKind::Tick,
-    EventKind::KeyCreated,
-    EventKind::KeyRevoked,
-    EventKind::KeyRotated,
-    EventKind::LogClosed,
-    EventKind::LogOpened,
-    EventKind::SchemaRegistered,
-    EventKind::SegmentSealed,
-];
 
 /// Types that say something about a session and nothing without it.
 pub const SESSION_KINDS: [EventKind; 15] = [
@@ -155,7 +143,7 @@ fn check_type(h: &EventHeader, kind: EventKind) -> Result<(), Problem> {
     if h.event_type.is_empty() {
         return Err(Code::MissingField.problem("event_type is empty").at("event_type"));
     }
-    if SYSTEM_KINDS.contains(&kind) {
+    if SYSTEM_TYPES.contains(&kind) {
         return Err(Code::Reserved.problem("Custody alone writes events of this type").at("event_type"));
     }
     let derived = [("source", &h.source), ("capture", &h.capture)].into_iter().find(|(_, text)| *text == "derived");

@@ -8,8 +8,8 @@ use crate::limits::{CLOCK_AHEAD_MS_MAX, EVENT_TIME_MS_MIN, ID_BYTES_MAX, SPEC_VE
 use crate::reject::RejectReason;
 use crate::time::TimestampMicros;
 
-/// Event types that may belong to [`SYSTEM_TENANT`].
-const SYSTEM_TYPES: [EventKind; 8] = [
+/// Event types that Custody writes about itself; they alone may belong to [`SYSTEM_TENANT`].
+pub const SYSTEM_TYPES: [EventKind; 8] = [
     EventKind::Tick,
     EventKind::KeyCreated,
     EventKind::KeyRevoked,

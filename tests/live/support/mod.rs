@@ -29,3 +29,25 @@ pub(crate) fn demo_with(dir: &Path, arguments: &[&OsStr]) -> Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("{e} in {}", String::from_utf8_lossy(&output.stdout)))
 }
+
+/// Two demos of one input came to the same numbers, wherever their logs and roles were.
+pub(crate) fn assert_same_totals(found: &Value, expected: &Value) {
+    for name in [
+        "emitted",
+        "withheld",
+        "duplicated",
+        "accepted",
+        "clean",
+        "rejected",
+        "archived_rows",
+        "clickhouse_rows",
+        "missing_reported",
+        "duplicates_reported",
+        "pii_values_found",
+        "verify",
+        "findings",
+        "rejected_by_reason",
+    ] {
+        assert_eq!(found[name], expected[name], "{name}");
+    }
+}
