@@ -102,7 +102,7 @@ fields! {
     StatusCode Fact Text true "*.status, rate_limit.throttled";
     Success Fact Text true "*.status";
     RetryAfter Fact List true "rate_limit.retry_after_ms";
-    DurationMs Fact Amount false "*.latency_ms";
+    DurationMs Fact Amount true "*.latency_ms";
     Provider Model Text false "model.call.provider";
     Region Model Text false "model.call.provider_region";
     Operation Model Text false "model.call.operation";
