@@ -223,6 +223,8 @@ pub enum SchemasCommand {
 /// # Errors
 /// It could not be carried out: the message names what failed and the remedy.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    #[cfg(feature = "fault-points")]
+    crate::fault::arm()?;
     // Services take the format of their logs from the configuration.
     if !matches!(cli.command, Command::Service(_)) {
         telemetry::init(cli.verbose);

@@ -12,6 +12,7 @@ pub mod config;
 pub mod demo;
 pub mod dlq;
 pub mod embedded;
+pub mod fault;
 pub mod fleet;
 pub mod load_role;
 pub mod memory;

@@ -170,6 +170,7 @@ impl ClickHouseSink {
             let chunks = body.chunks();
             let insert = Insert { table: table.name(), columns, token: &token, body: &chunks };
             self.server.insert(&insert).await?;
+            fail::fail_point!("load.table_inserted");
             tracing::debug!(table = table.name(), rows = body.rows, token, "inserted");
             *rows.entry(*table).or_default() += body.rows;
         }
