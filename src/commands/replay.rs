@@ -70,8 +70,8 @@ async fn load(sink: &ClickHouseSink, store: &Store, manifest: &sinks::manifest::
     let config = LoadConfig::default();
     let partition = manifest.publication.partition_id();
     let mut batch: Option<LoadBatch> = None;
-    for record in read::records(store, manifest).await? {
-        let record = record?;
+    for record in read::rows(store, manifest).await? {
+        let (_, record) = record?;
         let open = batch.get_or_insert_with(|| LoadBatch::open(partition, record.at.offset, &record));
         open.push(&record)?;
         if open.is_full(&config) {
