@@ -78,7 +78,7 @@ pub enum Command {
     },
     /// Check log, topics, store, ClickHouse, schemas and clocks; every failure comes with its remedy.
     Doctor(commands::doctor::DoctorArgs),
-    /// Say how far every role is: lag, dead letters, newest sessions.
+    /// Say how far every role is: lag, the archive's newest objects, dead letters, newest sessions.
     Status(commands::status::StatusArgs),
     /// Send events, one JSON object to a line, to a gateway until the log has every one of them.
     Send(commands::send::SendArgs),

@@ -18,9 +18,10 @@ use crate::parquet::range;
 use crate::parquet::rows::record_at;
 use crate::parquet::store::Store;
 
-/// Offsets that the first listing of [`newest`] goes back: the records of some small objects.
-const LOOK_BACK_FIRST: u64 = 1 << 16;
-/// How much further each next listing goes back: 2^64 offsets are passed in thirteen.
+/// Offsets that the first listing of [`newest`] goes back. A quiet partition's objects have some forty (a
+/// minute of ticks): a listing of a thousand keys, which is one request, holds as many of them.
+const LOOK_BACK_FIRST: u64 = 1 << 12;
+/// How much further each next listing goes back: 2^64 offsets are passed in fourteen.
 const LOOK_BACK_FACTOR: u64 = 16;
 
 /// The manifests of some topics: per partition in order of offset.
