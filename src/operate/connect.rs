@@ -87,7 +87,9 @@ pub fn store(config: &Config) -> Result<Store, String> {
     if let Some(path) = config.url.strip_prefix("file:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         if !Path::new(path).exists() {
-            return Err(format!("there is no archive in {path}; nothing was archived, or [store] url names another place"));
+            return Err(format!(
+                "there is no archive in {path}; nothing was archived, or [store] url names another place"
+            ));
         }
     }
     Store::open(&config).map_err(|error| error.to_string())

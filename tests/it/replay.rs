@@ -2,19 +2,24 @@
 //!
 //! Without ClickHouse: `tests/live/demo.rs` replays ranges into databases.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use custody::cli::{Cli, Command as Parsed};
+use custody::roles;
+use custody::runner::control::Control;
 use custody::runner::input::StageInput as _;
 use ingest::log::Broker as _;
 use ingest::log::local::LocalBroker;
+use processors::anomaly::{Features, FeaturesConfig};
+use schemas::codec::{Derived, codec};
 use schemas::event::CleanEvent;
 use schemas::record::{PartitionId, Record};
 use schemas::topic::{Topic, session_key};
 use serde_json::{Value, json};
 use sinks::parquet::store::Store;
-use sinks::parquet::testing::fixture::{CLEAN, log, run};
+use sinks::parquet::testing::fixture::{CLEAN, NINE, log, run};
 
 /// Runs `custody replay` on a data directory with the archive of `log`.
 fn replay(dir: &Path, arguments: &[&str]) -> Output {
@@ -76,6 +81,39 @@ async fn a_range_of_clean_events_is_appended_as_the_stage_wrote_them() {
     let error = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(2), "{error}");
     assert!(error.contains("would be there twice") && error.contains("--kafka-namespace"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stage_closes_windows_on_what_was_replayed() {
+    let dir = tempfile::tempdir().expect("directory");
+    archived(dir.path()).await;
+    let output = replay(dir.path(), &["--into-log", "local:side"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let broker = LocalBroker::open(dir.path().join("side/log"), None).expect("log");
+    let features = FeaturesConfig { source_partitions: 4, window_ms: 10_000, ..FeaturesConfig::default() };
+    let control = Control::default();
+    control.upstream_done.raise();
+    roles::stage(broker.clone(), roles::FEATURES, Features::new(features), control).await.expect("the stage ends");
+    let end = async |topic| {
+        let mut end = 0;
+        for partition in 0..broker.partitions(topic).await.expect("partitions") {
+            end += broker.bounds(PartitionId { topic, partition }).await.expect("bounds").end;
+        }
+        end
+    };
+    assert_eq!(end(Topic::Dlq).await, 0, "nothing is refused");
+    let mut windows = BTreeSet::new();
+    for partition in 0..4 {
+        let (records, _) = broker.read(PartitionId { topic: Topic::Signals, partition }, 0).await.expect("read");
+        windows.extend(records.iter().filter_map(|record| {
+            match codec().decode_derived(record.value.as_deref()).expect("a signal or watermark") {
+                Derived::Signal(signal) => Some(signal.window_first.ms() - NINE),
+                _ => None,
+            }
+        }));
+    }
+    // The events end at 42 s: the window that holds the last one stays open.
+    assert_eq!(windows, BTreeSet::from([0, 10_000, 20_000, 30_000]));
 }
 
 #[tokio::test]
