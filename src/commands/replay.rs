@@ -52,13 +52,13 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         let store = args.store.open(&engine::archive_dir(&args.at.data_dir))?;
         let work = Work { args, range: request.range, store };
         match target {
-            Target::Database => work.into_database().await,
-            Target::LocalLog(dir) => work.into_log(LocalBroker::open(dir.join("log"), None)?, &config).await,
+            Target::Database => work.fill_database().await,
+            Target::LocalLog(dir) => work.append_to_log(LocalBroker::open(dir.join("log"), None)?, &config).await,
             Target::KafkaLog { bootstrap, namespace } => {
                 let mut config = config;
                 (config.log.url, config.log.namespace) = (format!("kafka://{bootstrap}"), namespace);
                 let kafka = connect::kafka(&config)?.context("--into-log names no brokers")?;
-                work.into_log(KafkaBroker::new(kafka)?, &config).await
+                work.append_to_log(KafkaBroker::new(kafka)?, &config).await
             }
         }
     })?;
@@ -88,7 +88,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    async fn into_database(&self) -> anyhow::Result<()> {
+    async fn fill_database(&self) -> anyhow::Result<()> {
         let at = &self.args.at;
         let started = engine::start(&at.data_dir, at.clickhouse.clone(), 0).await?;
         let outcome = self.fill(&engine::settings(&started, &at.database)).await;
@@ -118,7 +118,7 @@ impl Work<'_> {
         Ok((tally, counts::of_database(&ClickHouse::new(config)?).await?))
     }
 
-    async fn into_log<B: Broker>(&self, broker: B, config: &Config) -> anyhow::Result<()> {
+    async fn append_to_log<B: Broker>(&self, broker: B, config: &Config) -> anyhow::Result<()> {
         let manifests = read::manifests(&self.store, &[Topic::Clean]).await?;
         let mut target = log::open(&broker, config.log.partitions, &manifests).await?;
         let bar = self.bar(manifests.len());
