@@ -116,15 +116,8 @@ fn bounds(footer: &ParquetMetaData, column: &str) -> Option<(TimestampMicros, Ti
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::sync::Arc;
-
-    use object_store::memory::InMemory;
-
     use super::*;
-    use crate::parquet::read;
-    use crate::parquet::testing::fixture::{CLEAN, NINE, log, run};
+    use crate::parquet::testing::fixture::{CLEAN, NINE};
 
     fn at(ms: i64) -> TimestampMicros {
         TimestampMicros::from_ms(NINE + ms)
@@ -160,32 +153,5 @@ mod tests {
         // Any event may arrive late.
         check(Some(900_000_000), Some(0), true);
         check(None, None, false);
-    }
-
-    #[tokio::test]
-    async fn objects_outside_the_range_are_told_by_their_footer() {
-        let store = Store::new(Arc::new(InMemory::new()));
-        run(&store, &log(), true).await;
-        let manifests = read::manifests(&store, &[CLEAN.topic]).await.unwrap();
-        assert!(manifests.len() >= 4);
-        let mut kept = Vec::new();
-        for manifest in &manifests {
-            // One second lies between two records of the log.
-            let (first, last) = (manifest.publication.offset_first as i64, manifest.publication.offset_next as i64 - 1);
-            let check = async |range: TimeRange, expected: bool| {
-                assert_eq!(touches(&store, manifest, &range).await.unwrap(), expected, "{range:?} {first}..={last}");
-            };
-            check(range(None, None), true).await;
-            check(range(Some(1_000 * last + 1), None), false).await;
-            check(range(None, Some(1_000 * first)), false).await;
-            // Offset 10 is a tick: no row of that object has its time.
-            check(range(None, Some(1_000 * first + 1)), first != 10).await;
-            for row in read::rows(&store, manifest).await.unwrap() {
-                let (time, record) = row.unwrap();
-                assert_eq!(time, at(1_000 * record.at.offset as i64));
-                kept.push(record.at.offset);
-            }
-        }
-        assert_eq!(kept.len(), 39, "offset 13 is a marker and every eleventh a tick");
     }
 }

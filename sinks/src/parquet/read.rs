@@ -118,35 +118,3 @@ pub async fn manifest(store: &Store, key: &str) -> Result<Manifest, SinkError> {
 pub(crate) fn damaged(key: &str, why: impl std::fmt::Display) -> SinkError {
     SinkError::new(ErrorClass::Data, format!("read {key}"), format!("{why}; run custody verify"))
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::sync::Arc;
-
-    use object_store::memory::InMemory;
-
-    use super::*;
-    use crate::parquet::testing::fixture::{CLEAN, log, run};
-
-    #[tokio::test]
-    async fn the_newest_manifest_is_found_from_any_offset() {
-        let store = Store::new(Arc::new(InMemory::new()));
-        for near in [0, 43, u64::MAX] {
-            assert_eq!(newest(&store, CLEAN, near).await.unwrap(), None, "nothing is published");
-        }
-        run(&store, &log(), true).await;
-        let all = manifests(&store, &[CLEAN.topic]).await.unwrap();
-        let last = all.last().unwrap();
-        // Behind the end, at it, far before it, and as if the log had been made anew.
-        for near in [0, 1, 44, LOOK_BACK_FIRST, LOOK_BACK_FIRST + 10, 1 << 40, u64::MAX] {
-            let found = newest(&store, CLEAN, near).await.unwrap().unwrap();
-            assert_eq!(found.key, last.publication.manifest_key(), "{near}");
-            assert!(found.published_at > TimestampMicros(0));
-            assert_eq!(manifest(&store, &found.key).await.unwrap(), *last);
-        }
-        let other = PartitionId { partition: CLEAN.partition + 1, ..CLEAN };
-        assert_eq!(newest(&store, other, 44).await.unwrap(), None);
-    }
-}
