@@ -72,7 +72,7 @@ pub(crate) fn times(table: Table, batch: &RecordBatch) -> Option<&TimestampMicro
 /// Whether an object can hold rows of the range: asks the manifest, then the object's footer.
 ///
 /// # Errors
-/// As [`read::records`](crate::parquet::read::records).
+/// As [`read::rows`](crate::parquet::read::rows).
 pub async fn touches(store: &Store, manifest: &Manifest, range: &TimeRange) -> Result<bool, SinkError> {
     if !range.may_touch(&manifest.publication) {
         return Ok(false);
