@@ -18,6 +18,7 @@ pub mod load_role;
 pub mod memory;
 pub mod metrics;
 pub mod operate;
+pub mod replay;
 pub mod roles;
 pub mod runner;
 pub mod services;
