@@ -14,6 +14,7 @@ pub mod embedded;
 pub mod fleet;
 pub mod load_role;
 pub mod memory;
+pub mod metrics;
 pub mod operate;
 pub mod roles;
 pub mod runner;

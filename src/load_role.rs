@@ -11,8 +11,10 @@ use schemas::time::TimestampMicros;
 use sinks::clickhouse::insert::{ClickHouseSink, LoadBatch, LoadConfig};
 use sinks::clickhouse::intent::{Intent, LoadDecision, decide, encode_intent};
 use sinks::error::{ErrorClass, SinkError};
+use tracing::Instrument as _;
 
 use crate::clock;
+use crate::metrics::{Metrics, SinkRow};
 use crate::runner::sink::{RoleError, SinkRole};
 
 /// The role.
@@ -21,6 +23,7 @@ pub struct LoadRole {
     sink: ClickHouseSink,
     config: LoadConfig,
     flush_interval_ms: i64,
+    metrics: Metrics,
     partitions: BTreeMap<PartitionId, Loading>,
 }
 
@@ -38,7 +41,14 @@ struct Loading {
 impl LoadRole {
     /// A loader that inserts a batch when it is full or `flush_interval_ms` old.
     pub fn new(sink: ClickHouseSink, config: LoadConfig, flush_interval_ms: i64) -> Self {
-        Self { sink, config, flush_interval_ms, partitions: BTreeMap::new() }
+        Self { sink, config, flush_interval_ms, metrics: Metrics::default(), partitions: BTreeMap::new() }
+    }
+
+    /// Counts in `metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Inserts what is in hand of a partition and commits its end.
@@ -57,7 +67,14 @@ impl LoadRole {
                     log.commit_offset(partition, Committed { next: loading.committed, metadata }).await?;
                 }
             }
-            self.sink.insert(batch).await?;
+            let begun = tokio::time::Instant::now();
+            let span = tracing::info_span!(
+                "insert", topic = %partition.topic, partition = partition.partition,
+                first = publication.offset_first, next, rows = publication.rows
+            );
+            let rows = self.sink.insert(batch).instrument(span).await?;
+            self.metrics.sink_committed("load", begun.elapsed());
+            rows.iter().for_each(|(table, rows)| self.metrics.loaded(table.name(), *rows));
         }
         log.commit_offset(partition, Committed { next, metadata: String::new() }).await?;
         (loading.committed, loading.repeat, loading.batch) = (next, None, None);
@@ -126,13 +143,10 @@ impl SinkRole for LoadRole {
                 self.load(log, partition).await?;
             }
         }
-        if self.is_due(partition) {
-            self.load(log, partition).await?;
-        }
         Ok(())
     }
 
-    async fn idle<L: Log>(&mut self, log: &mut L, is_end: bool) -> Result<(), RoleError> {
+    async fn due<L: Log>(&mut self, log: &mut L, is_end: bool) -> Result<(), RoleError> {
         let partitions: Vec<PartitionId> = self.partitions.keys().copied().collect();
         for partition in partitions {
             if is_end || self.is_due(partition) {
@@ -142,7 +156,26 @@ impl SinkRole for LoadRole {
         Ok(())
     }
 
+    async fn finish<L: Log>(&mut self, log: &mut L, partitions: &[PartitionId]) -> Result<(), RoleError> {
+        for partition in partitions {
+            // Part of a range that is to be repeated is no batch: whoever goes on repeats it whole.
+            if self.partitions.get(partition).is_some_and(|l| l.repeat.is_none()) {
+                self.load(log, *partition).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn forget(&mut self, partitions: &[PartitionId]) {
         self.partitions.retain(|p, _| !partitions.contains(p));
+    }
+
+    fn row(&self, partition: PartitionId) -> SinkRow {
+        let loading = self.partitions.get(&partition);
+        let batch = loading.and_then(|l| l.batch.as_ref());
+        SinkRow {
+            published_next: loading.map(|l| l.committed),
+            oldest_at: batch.and_then(|batch| batch.oldest_row_at()),
+        }
     }
 }

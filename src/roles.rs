@@ -70,7 +70,7 @@ pub const SCORE: StagePlace =
 /// Runs one instance of a stage until it is told to stop or its upstream is done.
 ///
 /// # Errors
-/// The stage cannot go on; its offsets are where its last step left them.
+/// [`LogError`]: the stage cannot go on; its offsets are where its last step left them.
 pub async fn stage<B, P>(broker: B, place: StagePlace, processor: P, control: Control) -> anyhow::Result<()>
 where
     B: Broker,
@@ -85,17 +85,20 @@ where
             outputs.bases.insert(*topic, index * source_partitions);
         }
     }
-    let mut log = broker.consumer(place.group, place.source, "0").await?;
+    let mut log = broker.consumer(place.group, place.source, &control.identity.instance).await?;
     let mut core = RunnerCore::new(processor, place.state, outputs);
-    runner::drive::drive(&mut core, &mut log, place.state, &control).await?;
-    log.close().await?;
-    Ok(())
+    let outcome = runner::drive::drive(&mut core, &mut log, place.state, &control, place.group).await;
+    // After a failure too: a member that is gone must not keep its partitions.
+    let closed = log.close().await;
+    outcome?;
+    Ok(closed?)
 }
 
 /// Runs one instance of a sink on one topic.
 ///
 /// # Errors
-/// The sink cannot go on; what it published stays, and the next start continues behind it.
+/// [`runner::sink::RoleError`] or [`LogError`]: the sink cannot go on; what it published stays, and the
+/// next start continues behind it.
 pub async fn sink<B, S>(
     broker: B,
     group: &'static str,
@@ -107,8 +110,9 @@ where
     B: Broker,
     S: SinkRole,
 {
-    let mut log = broker.consumer(group, source, "0").await?;
-    runner::sink::drive(&mut sink, &mut log, &control).await?;
-    log.close().await?;
-    Ok(())
+    let mut log = broker.consumer(group, source, &control.identity.instance).await?;
+    let outcome = runner::sink::drive(&mut sink, &mut log, &control, group).await;
+    let closed = log.close().await;
+    outcome?;
+    Ok(closed?)
 }

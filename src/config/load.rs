@@ -13,7 +13,7 @@ use figment::value::{Dict, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::validate::{Role, problems};
-use super::{Config, DEFAULT_TOML, keys};
+use super::{Config, keys};
 
 /// File that is read if it exists and no other is named.
 const DEFAULT_FILE: &str = "custody.toml";
@@ -116,9 +116,13 @@ pub(super) fn load(
     Ok(Loaded { config, figment })
 }
 
-/// The defaults as `default.toml` states them: also the list of known keys.
-pub(super) fn defaults() -> Result<Dict, ConfigError> {
-    parse(Path::new("default.toml"), DEFAULT_TOML)
+/// The default of every key: also the list of known keys.
+fn defaults() -> Result<Dict, ConfigError> {
+    let defect = || ConfigError::one("the default configuration is not a table: a defect of this build".to_owned());
+    match Value::serialize(Config::default()) {
+        Ok(Value::Dict(_, dict)) => Ok(dict),
+        _ => Err(defect()),
+    }
 }
 
 fn parse(path: &Path, text: &str) -> Result<Dict, ConfigError> {

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use processors::completeness::{CompletenessConfig, WritersConfig};
 use serde::{Deserialize, Serialize};
+use sinks::alerts::config::AlertConfig;
 
 pub use self::load::{ConfigArgs, ConfigError, Loaded};
 pub use self::passthrough::{Settings, is_secret};
@@ -56,6 +57,8 @@ pub struct Config {
     pub archive: ArchiveSection,
     /// The loader.
     pub load: LoadSection,
+    /// Notifications.
+    pub alert: AlertConfig,
     /// Probes, metrics, logs, traces.
     pub telemetry: TelemetrySection,
     /// Start and end.
@@ -76,6 +79,7 @@ impl Default for Config {
             anomaly: AnomalySection::default(),
             archive: ArchiveSection::default(),
             load: LoadSection::default(),
+            alert: AlertConfig::default(),
             telemetry: TelemetrySection::default(),
             lifecycle: LifecycleSection::default(),
         }

@@ -85,6 +85,11 @@ pub(super) fn problems(config: &Config, role: Role) -> Vec<String> {
     if role.runs(Role::Load) {
         load(config, role, &mut found);
     }
+    if role.runs(Role::Alert)
+        && let Err(error) = config.alert.check()
+    {
+        found.push(error.to_string());
+    }
     ranges(config, &mut found);
     telemetry(config, &mut found);
     found

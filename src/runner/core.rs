@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ingest::log::{ErrorClass, Txn};
+use ingest::log::{ErrorClass, LogError, Txn};
 use processors::stage::{Outgoing, PartitionState, Processor, Route, Sourced};
 use schemas::codec::codec;
 use schemas::record::{Headers, OutRecord, PartitionId, Record, header};
@@ -40,7 +40,7 @@ pub enum Command {
     /// Wait at least so many milliseconds before the next command.
     Wait(u64),
     /// Stop the stage: offsets stay where they are (invariant I10).
-    Stop(String),
+    Stop(LogError),
 }
 
 /// What one step did, for metrics and progress.
@@ -107,7 +107,10 @@ where
         let mut state = P::State::default();
         for (key, value) in entries {
             if let Err(error) = state.load(key, value) {
-                return vec![Command::Stop(format!("{} cannot continue {partition:?}: {error}", self.processor.id()))];
+                return vec![Command::Stop(LogError::fatal(
+                    self.at(partition),
+                    format!("the state cannot be read: {error}"),
+                ))];
             }
         }
         self.partitions.insert(partition, state);
@@ -173,19 +176,23 @@ where
         }));
     }
 
+    /// The stage and a partition, as messages name them.
+    fn at(&self, partition: PartitionId) -> String {
+        format!("{} at {}/{}", self.processor.id(), partition.topic, partition.partition)
+    }
+
     fn failed(&mut self, partition: PartitionId, class: ErrorClass) -> Vec<Command> {
         // The state already holds the lost step: only a restore brings it back in line.
         self.partitions.remove(&partition);
         match class {
             ErrorClass::AbortTxn => vec![Command::Recover(partition)],
             ErrorClass::Retry { after_ms } => vec![Command::Wait(after_ms), Command::Recover(partition)],
-            ErrorClass::Fenced => {
-                vec![Command::Stop(format!(
-                    "{}: another instance of the same name took over {partition:?}",
-                    self.processor.id()
-                ))]
-            }
-            ErrorClass::Fatal => vec![Command::Stop(format!("{} stopped at {partition:?}", self.processor.id()))],
+            ErrorClass::Fenced => vec![Command::Stop(LogError::new(
+                ErrorClass::Fenced,
+                self.at(partition),
+                "another member took over; if that was another process of the same name, give each its own `instance`",
+            ))],
+            ErrorClass::Fatal => vec![Command::Stop(LogError::fatal(self.at(partition), "stopped"))],
         }
     }
 }

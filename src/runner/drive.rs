@@ -2,133 +2,227 @@
 //!
 //! It decides nothing but when to ask again; errors are handed to the core by class.
 
-use ingest::log::{ErrorClass, Log, LogError, LogEvent};
-use processors::stage::Processor;
-use schemas::record::PartitionId;
-use schemas::topic::Topic;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use super::control::Control;
+use ingest::log::{ErrorClass, Log, LogError, LogEvent, Txn};
+use processors::stage::Processor;
+use schemas::record::{PartitionId, header};
+use schemas::time::TimestampMicros;
+use schemas::topic::Topic;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::control::{Condition, Control};
 use super::core::{Command, RunnerCore, RunnerEvent};
 use super::input::StageInput;
+use crate::clock;
+use crate::metrics::Meter;
 
-/// Runs a stage until it is told to stop, or until its upstream is done and the end is reached.
+/// What the loop holds beside the core and the log.
+struct Shell<'a> {
+    state_topic: Option<Topic>,
+    control: &'a Control,
+    meter: Meter,
+}
+
+/// Runs a stage until it is told to stop, or until its upstream is done and the end is reached. A step
+/// in hand is finished and committed before it returns.
 ///
 /// # Errors
-/// The stage stopped with its offsets uncommitted: the message names the partition and the remedy.
+/// [`LogError`]: the stage stopped with its offsets uncommitted; the class says whether starting it
+/// again helps, the message names the partition and the remedy.
 pub async fn drive<P, L>(
     core: &mut RunnerCore<P>,
     log: &mut L,
     state_topic: Option<Topic>,
     control: &Control,
-) -> anyhow::Result<()>
+    group: &str,
+) -> Result<(), LogError>
 where
     P: Processor,
     P::Input: StageInput,
     L: Log,
 {
+    let mut shell = Shell { state_topic, control, meter: control.meter(group) };
     // A log is idle too while it has not assigned anything yet: that is no end.
     let mut is_assigned = false;
     while !control.stop.is_raised() {
         // Read before the poll: an upstream that finishes during it may have written more.
         let upstream_done = control.upstream_done.is_raised();
-        let event = match log.next().await {
+        let polled = tokio::select! {
+            biased;
+            () = control.stop.raised() => break,
+            polled = log.next() => polled,
+        };
+        let event = match polled {
             Ok(event) => event,
             Err(error) => {
-                wait_or_stop(error).await?;
+                shell.wait_or_stop(error).await?;
                 continue;
             }
         };
+        control.condition.set(Condition::Running);
         let event = match event {
-            LogEvent::Assigned(partitions) => RunnerEvent::Assigned(partitions.into_iter().map(|(p, _)| p).collect()),
-            LogEvent::Revoked(partitions) | LogEvent::Lost(partitions) => RunnerEvent::Gone(partitions),
-            LogEvent::Fetched { partition, records, next } => RunnerEvent::Fetched(partition, records, next),
+            LogEvent::Assigned(partitions) => {
+                shell.meter.assigned(&partitions);
+                RunnerEvent::Assigned(partitions.into_iter().map(|(p, _)| p).collect())
+            }
+            // Steps are whole when the log is polled: nothing is in hand of what is revoked.
+            LogEvent::Revoked(partitions) | LogEvent::Lost(partitions) => {
+                shell.meter.gone(&partitions);
+                RunnerEvent::Gone(partitions)
+            }
+            LogEvent::Fetched { partition, records, next } => {
+                if let Some(first) = records.first() {
+                    shell.meter.fetched(partition, records.len() as u64, first.timestamp);
+                }
+                RunnerEvent::Fetched(partition, records, next)
+            }
             LogEvent::Idle if upstream_done && is_assigned => return Ok(()),
-            LogEvent::Idle => continue,
+            LogEvent::Idle => {
+                shell.meter.caught_up(clock::now());
+                continue;
+            }
         };
         is_assigned |= matches!(event, RunnerEvent::Assigned(_));
-        execute(core, log, state_topic, event).await?;
+        shell.execute(core, log, event).await?;
         control.records.set(core.counts().records);
         control.rejects.set(core.counts().rejects);
     }
     Ok(())
 }
 
-/// Hands an event to the core and carries its commands out until none is left.
-async fn execute<P, L>(
-    core: &mut RunnerCore<P>,
-    log: &mut L,
-    state_topic: Option<Topic>,
-    event: RunnerEvent,
-) -> anyhow::Result<()>
-where
-    P: Processor,
-    P::Input: StageInput,
-    L: Log,
-{
-    let mut commands: std::collections::VecDeque<Command> = core.handle(event).into();
-    while let Some(command) = commands.pop_front() {
-        let answer = match command {
-            Command::Stop(reason) => anyhow::bail!(reason),
-            Command::Wait(ms) => {
-                tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
-                None
-            }
-            Command::Recover(partition) => Some(recover(log, partition, state_topic).await?),
-            Command::Commit(txn) => {
-                let source = txn.source;
-                match log.commit(txn).await {
-                    Ok(()) => None,
-                    Err(error) => Some(failure(source, error)?),
+/// What a step writes, for metrics.
+struct Written {
+    derived: BTreeMap<Topic, u64>,
+    dead: BTreeMap<String, u64>,
+}
+
+impl Written {
+    fn of(txn: &Txn) -> Self {
+        let mut written = Self { derived: BTreeMap::new(), dead: BTreeMap::new() };
+        for output in &txn.outputs {
+            let reason = output.headers.iter().find(|(name, _)| name == header::DLQ_REASON);
+            match reason {
+                Some((_, reason)) => {
+                    *written.dead.entry(String::from_utf8_lossy(reason).into_owned()).or_default() += 1;
                 }
+                None => *written.derived.entry(output.topic).or_default() += 1,
             }
+        }
+        written
+    }
+}
+
+impl Shell<'_> {
+    /// Hands an event to the core and carries its commands out until none is left.
+    async fn execute<P, L>(&mut self, core: &mut RunnerCore<P>, log: &mut L, event: RunnerEvent) -> Result<(), LogError>
+    where
+        P: Processor,
+        P::Input: StageInput,
+        L: Log,
+    {
+        let last_at = match &event {
+            RunnerEvent::Fetched(_, records, _) => records.last().map(|r| r.timestamp),
+            _ => None,
         };
-        if let Some(event) = answer {
-            commands.extend(core.handle(event));
+        let mut commands: VecDeque<Command> = core.handle(event).into();
+        while let Some(command) = commands.pop_front() {
+            let answer = match command {
+                Command::Stop(error) => return Err(error),
+                Command::Wait(ms) => {
+                    self.control.stop.wait(Duration::from_millis(ms)).await;
+                    if self.control.stop.is_raised() {
+                        // What failed is not committed: the next start reads it again.
+                        return Ok(());
+                    }
+                    None
+                }
+                Command::Recover(partition) => Some(self.recover(log, partition).await?),
+                Command::Commit(txn) => self.commit(log, txn, last_at).await?,
+            };
+            if let Some(event) = answer {
+                commands.extend(core.handle(event));
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit<L: Log>(
+        &mut self,
+        log: &mut L,
+        txn: Txn,
+        last_at: Option<TimestampMicros>,
+    ) -> Result<Option<RunnerEvent>, LogError> {
+        let (source, next, written) = (txn.source, txn.consumed.end, Written::of(&txn));
+        let begun = Instant::now();
+        let role = self.control.identity.role;
+        let span = tracing::info_span!(
+            "step", role, topic = %source.topic, partition = source.partition,
+            first = txn.consumed.start, next, outputs = txn.outputs.len()
+        );
+        match log.commit(txn).instrument(span).await {
+            Ok(()) => {
+                self.meter.committed(begun.elapsed(), &written.derived, &written.dead);
+                self.meter.moved(source, next, last_at);
+                Ok(None)
+            }
+            Err(error) => self.failure(source, error).map(Some),
         }
     }
-    Ok(())
-}
 
-/// Reads a partition's state and seeks to its committed offset.
-async fn recover<L: Log>(
-    log: &mut L,
-    partition: PartitionId,
-    state_topic: Option<Topic>,
-) -> anyhow::Result<RunnerEvent> {
-    let attempt = async {
-        let entries = match state_topic {
-            Some(topic) => log.restore(PartitionId { topic, partition: partition.partition }).await?,
-            None => Vec::new(),
+    /// Reads a partition's state and seeks to its committed offset.
+    async fn recover<L: Log>(&mut self, log: &mut L, partition: PartitionId) -> Result<RunnerEvent, LogError> {
+        let attempt = async {
+            let entries = match self.state_topic {
+                Some(topic) => log.restore(PartitionId { topic, partition: partition.partition }).await?,
+                None => Vec::new(),
+            };
+            let next = match log.committed(partition).await? {
+                Some(committed) => committed.next,
+                // A log with retention does not begin at 0 for ever.
+                None => log.bounds(partition).await?.start,
+            };
+            log.seek(partition, next).await?;
+            Ok::<_, LogError>((entries, next))
         };
-        let next = log.committed(partition).await?.map_or(0, |c| c.next);
-        log.seek(partition, next).await?;
-        Ok::<_, LogError>(entries)
-    };
-    match attempt.await {
-        Ok(entries) => Ok(RunnerEvent::Restored(partition, entries)),
-        Err(error) => failure(partition, error),
-    }
-}
-
-/// The event that a failed operation is for the core; a fatal one ends the stage with its message.
-fn failure(partition: PartitionId, error: LogError) -> anyhow::Result<RunnerEvent> {
-    match error.class {
-        ErrorClass::Fatal => Err(error.into()),
-        class => {
-            tracing::warn!(%error, ?class, topic = %partition.topic, partition = partition.partition, "step not committed");
-            Ok(RunnerEvent::Failed(partition, class))
+        match attempt.await {
+            Ok((entries, next)) => {
+                self.meter.moved(partition, next, None);
+                Ok(RunnerEvent::Restored(partition, entries))
+            }
+            Err(error) => self.failure(partition, error),
         }
     }
-}
 
-/// A poll that failed: wait where that helps, else stop.
-async fn wait_or_stop(error: LogError) -> anyhow::Result<()> {
-    match error.class {
-        ErrorClass::Retry { after_ms } => {
-            tracing::warn!(%error, "log not reachable, trying again");
-            tokio::time::sleep(std::time::Duration::from_millis(after_ms)).await;
-            Ok(())
+    /// The event that a failed operation is for the core; a fatal one ends the stage with its message.
+    fn failure(&mut self, partition: PartitionId, error: LogError) -> Result<RunnerEvent, LogError> {
+        match error.class {
+            ErrorClass::Fatal => Err(error),
+            class => {
+                self.retrying();
+                tracing::warn!(%error, ?class, topic = %partition.topic, partition = partition.partition, "step not committed");
+                Ok(RunnerEvent::Failed(partition, class))
+            }
         }
-        _ => Err(error.into()),
+    }
+
+    /// A poll that failed: wait where that helps, else stop.
+    async fn wait_or_stop(&mut self, error: LogError) -> Result<(), LogError> {
+        match error.class {
+            ErrorClass::Retry { after_ms } => {
+                self.retrying();
+                tracing::warn!(%error, "log not reachable, trying again");
+                self.control.stop.wait(Duration::from_millis(after_ms)).await;
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn retrying(&self) {
+        self.control.condition.set(Condition::Retrying);
+        self.meter.retried();
     }
 }

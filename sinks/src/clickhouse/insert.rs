@@ -98,6 +98,11 @@ impl LoadBatch {
         self.publication.rows == 0
     }
 
+    /// Broker time of the earliest row; `None` without rows.
+    pub fn oldest_row_at(&self) -> Option<TimestampMicros> {
+        self.publication.broker_time_min_us.map(TimestampMicros)
+    }
+
     /// What the batch is so far: range, counts, digest.
     pub fn publication(&self) -> Publication {
         Publication { row_digest: self.digest.finish(), ..self.publication.clone() }
@@ -152,11 +157,13 @@ impl ClickHouseSink {
         Ok(Self { server, columns })
     }
 
-    /// Inserts the batch. Inserting it again adds nothing, so after an unknown outcome repeat it.
+    /// Inserts the batch; the rows of each table. Inserting it again adds nothing, so after an unknown
+    /// outcome repeat it.
     ///
     /// # Errors
     /// [`ErrorClass::Retry`]: keep the batch, repeat. Other classes stop the partition.
-    pub async fn insert(&self, batch: &LoadBatch) -> Result<(), SinkError> {
+    pub async fn insert(&self, batch: &LoadBatch) -> Result<BTreeMap<Table, u64>, SinkError> {
+        let mut rows = BTreeMap::new();
         for ((table, month), body) in &batch.bodies {
             let token = insert_token(*table, &batch.publication, *month);
             let columns = self.columns.get(table).map(String::as_str).unwrap_or_default();
@@ -164,8 +171,9 @@ impl ClickHouseSink {
             let insert = Insert { table: table.name(), columns, token: &token, body: &chunks };
             self.server.insert(&insert).await?;
             tracing::debug!(table = table.name(), rows = body.rows, token, "inserted");
+            *rows.entry(*table).or_default() += body.rows;
         }
-        Ok(())
+        Ok(rows)
     }
 }
 

@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use schemas::id::Sha256;
 use schemas::record::{PartitionId, Record, SourceRef};
 use schemas::table::Table;
+use schemas::time::TimestampMicros;
 
 use crate::error::{ErrorClass, SinkError};
 use crate::manifest::ObjectRef;
@@ -105,7 +106,8 @@ impl ArchiveSink {
     /// # Errors
     /// As [`Store::self_test`].
     pub async fn open(store: Store, config: ArchiveConfig, nonce: u64) -> Result<Self, SinkError> {
-        store.self_test(nonce).await?;
+        let protection = store.self_test(nonce).await?;
+        tracing::info!(%protection, "the archive's store refuses to overwrite");
         Ok(Self { store, config, heads: BTreeMap::new(), partitions: BTreeMap::new() })
     }
 
@@ -221,6 +223,19 @@ impl ArchiveSink {
             open + partition.sealed.iter().map(|sealed| sealed.bytes.len()).sum::<usize>()
         };
         self.partitions.values().map(held).sum()
+    }
+
+    /// The partitions that are taken in.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        self.partitions.keys().copied()
+    }
+
+    /// Broker time of the first row in hand of a partition; `None` if there is none.
+    pub fn oldest_row_at(&self, id: PartitionId) -> Option<TimestampMicros> {
+        let partition = self.partitions.get(&id)?;
+        let sealed = partition.sealed.front().and_then(|sealed| sealed.publication.broker_time_min_us);
+        let open = partition.open.as_ref().and_then(|open| open.intake.first_row_at);
+        sealed.map(TimestampMicros).or(open)
     }
 
     /// Complete objects that wait for [`ArchiveSink::publish`].

@@ -12,5 +12,8 @@ pub mod rows;
 pub mod store;
 pub mod verify;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
 #[cfg(test)]
 mod tests;

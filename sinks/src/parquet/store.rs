@@ -1,7 +1,13 @@
 //! The two operations that the archive needs from an object store: create-only PUT, and reading back.
 //!
-//! Nothing here overwrites or deletes an object of the archive (invariant I7). It does not retry: an
-//! error says whether the caller may.
+//! Nothing here overwrites or deletes an object of the archive (invariant I7). It does not wait for a
+//! store that is away: an error says whether the caller may ask again. The S3 client repeats a request
+//! a few times at once; a create-only PUT whose answer was lost is then refused by the object that it
+//! made itself, which is [`Created::Exists`], and the caller tells by reading back.
+
+pub mod config;
+mod failure;
+pub mod protection;
 
 use std::sync::Arc;
 
@@ -12,6 +18,12 @@ use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use crate::error::{ErrorClass, SinkError};
+use crate::parquet::store::failure::{failed, is_absent};
+use crate::parquet::store::protection::{Bucket, Protection};
+
+/// Largest object, bytes. One object is one PUT, as a multipart upload has no create-only mode. S3
+/// takes 5 GiB in one PUT, but an object is written and read in memory as a whole.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 30;
 
 /// Prefix of self-test objects; outside `archive/`, so that verification never meets them.
 const SELF_TEST_PREFIX: &str = "custody-self-test";
@@ -27,12 +39,17 @@ pub enum Created {
 
 /// An object store that the archive writes to.
 #[derive(Debug, Clone)]
-pub struct Store(Arc<dyn ObjectStore>);
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    /// Where the store is a bucket that can be asked about itself.
+    bucket: Option<Arc<Bucket>>,
+    object_lock_required: bool,
+}
 
 impl Store {
     /// Wraps an object store; its root is the archive's root.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self(store)
+        Self { objects: store, bucket: None, object_lock_required: false }
     }
 
     /// A directory, created if need be. Objects and their directories are fsynced before a PUT
@@ -50,9 +67,9 @@ impl Store {
     }
 
     /// The store itself, for tests that damage it.
-    #[cfg(test)]
-    pub(crate) fn object_store(&self) -> &dyn ObjectStore {
-        self.0.as_ref()
+    #[cfg(any(test, feature = "testing"))]
+    pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
     }
 
     /// Puts an object unless there is one.
@@ -61,10 +78,15 @@ impl Store {
     /// the object back tells the two apart.
     ///
     /// # Errors
-    /// [`ErrorClass::Retry`]: unknown outcome, ask again; [`ErrorClass::Config`]: not permitted.
+    /// [`ErrorClass::Retry`]: unknown outcome, ask again; [`ErrorClass::Config`]: not permitted, no such
+    /// bucket, or more than [`OBJECT_BYTES_MAX`].
     pub async fn create(&self, key: &str, bytes: Bytes) -> Result<Created, SinkError> {
+        if bytes.len() as u64 > OBJECT_BYTES_MAX {
+            let message = format!("{} bytes are more than one PUT takes: lower [archive] file_bytes_max", bytes.len());
+            return Err(SinkError::new(ErrorClass::Config, format!("put {key}"), message));
+        }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.0.put_opts(&Path::from(key), PutPayload::from_bytes(bytes), options).await {
+        match self.objects.put_opts(&Path::from(key), PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(Created::New),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Created::Exists),
             Err(error) => Err(failed("put", key, &error)),
@@ -76,13 +98,13 @@ impl Store {
     /// # Errors
     /// As [`Store::create`].
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, SinkError> {
-        let found = match self.0.get(&Path::from(key)).await {
+        let found = match self.objects.get(&Path::from(key)).await {
             Ok(result) => result.bytes().await,
             Err(error) => Err(error),
         };
         match found {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed("get", key, &error)),
         }
     }
@@ -94,50 +116,62 @@ impl Store {
     pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<ObjectMeta>, SinkError> {
         let path = Path::from(prefix);
         let stream = match after {
-            Some(after) => self.0.list_with_offset(Some(&path), &Path::from(after)),
-            None => self.0.list(Some(&path)),
+            Some(after) => self.objects.list_with_offset(Some(&path), &Path::from(after)),
+            None => self.objects.list(Some(&path)),
         };
         let mut objects: Vec<ObjectMeta> = stream.try_collect().await.map_err(|e| failed("list", prefix, &e))?;
         objects.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(objects)
     }
 
-    /// Checks that the store refuses a second create-only PUT. Some emulators ignore the condition in
-    /// silence; on such a store two writers would overwrite each other's evidence.
+    /// Checks that the store refuses a second create-only PUT, and says how it protects what it holds.
+    /// Some servers ignore the condition in silence; on such a store two writers would overwrite each
+    /// other's evidence.
     ///
     /// `nonce` keeps concurrent self-tests apart.
     ///
     /// # Errors
-    /// [`ErrorClass::Config`]: the second PUT succeeded, or the first object cannot be read back.
-    pub async fn self_test(&self, nonce: u64) -> Result<(), SinkError> {
+    /// [`ErrorClass::Config`]: the second PUT succeeded, the first object cannot be read back, or object
+    /// lock is required and there is none; as [`Store::create`].
+    pub async fn self_test(&self, nonce: u64) -> Result<Protection, SinkError> {
         let key = format!("{SELF_TEST_PREFIX}/{nonce:016x}");
         let first = self.create(&key, Bytes::from_static(b"first")).await?;
         let second = self.create(&key, Bytes::from_static(b"second")).await?;
         let stored = self.get(&key).await?;
         // Best effort: a store with object lock refuses, and a left-over object harms nobody.
-        let _removed = self.0.delete(&Path::from(key.as_str())).await;
+        let _removed = self.objects.delete(&Path::from(key.as_str())).await;
         let is_first_kept = first == Created::Exists || stored.as_deref() == Some(b"first");
-        match (second, is_first_kept) {
-            (Created::Exists, true) => Ok(()),
-            _ => Err(SinkError::new(
+        if second != Created::Exists || !is_first_kept {
+            return Err(SinkError::new(
                 ErrorClass::Config,
                 format!("self-test of {key}"),
                 "the object store overwrites objects in spite of If-None-Match; the archive needs conditional writes",
-            )),
+            ));
         }
+        let found = match &self.bucket {
+            Some(bucket) => bucket.protection().await?,
+            None => protection::of_no_bucket(),
+        };
+        if self.object_lock_required {
+            protection::require(&found)?;
+        }
+        Ok(found)
     }
 }
 
-/// Classifies a store's error: permissions and unsupported operations need a person, the rest time.
-fn failed(operation: &str, key: &str, error: &Error) -> SinkError {
-    let class = match error {
-        Error::PermissionDenied { .. }
-        | Error::Unauthenticated { .. }
-        | Error::InvalidPath { .. }
-        | Error::NotSupported { .. }
-        | Error::NotImplemented { .. }
-        | Error::UnknownConfigurationKey { .. } => ErrorClass::Config,
-        _ => ErrorClass::Retry,
-    };
-    SinkError::new(class, format!("{operation} {key}"), error)
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_that_no_put_takes_is_refused_before_it_is_sent() {
+        let store = Store::new(Arc::new(InMemory::new()));
+        // Zeroed pages that nobody touches: the test takes no memory.
+        let bytes = Bytes::from(vec![0; OBJECT_BYTES_MAX as usize + 1]);
+        let error = store.create("archive/x", bytes).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Config);
+        assert!(error.message.contains("file_bytes_max"), "{error}");
+    }
 }

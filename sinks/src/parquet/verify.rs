@@ -17,12 +17,10 @@ use crate::error::{ErrorClass, SinkError};
 use crate::manifest::Manifest;
 use crate::parquet::inspect::{self, Columns, Found};
 use crate::parquet::recover::{Head, offset_first_of};
-use crate::parquet::store::Store;
+use crate::parquet::store::{OBJECT_BYTES_MAX, Store};
 
 /// Root of the archive's keys.
 const ROOT: &str = "archive";
-/// Largest object that is read into memory; the writer's are far smaller (one PUT, 64 MiB raw).
-const OBJECT_BYTES_MAX: u64 = 1 << 30;
 
 /// What to verify, and against what.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,6 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::id::Sha256;
 use schemas::table::Table;
 
-use super::fixture::*;
 use crate::manifest::Manifest;
 use crate::parquet::archive::Receipt;
 use crate::parquet::encode::{self, ObjectWriter};
@@ -19,6 +18,7 @@ use crate::parquet::inspect::Columns;
 use crate::parquet::recover::Head;
 use crate::parquet::rows::layout_of;
 use crate::parquet::store::Store;
+use crate::parquet::testing::fixture::*;
 use crate::parquet::verify::{VerifyOptions, VerifyReport, verify};
 
 /// An intact archive of four objects with several row groups each.

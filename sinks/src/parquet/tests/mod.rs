@@ -2,4 +2,3 @@
 
 mod conformance;
 mod corruption;
-mod fixture;

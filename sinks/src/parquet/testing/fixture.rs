@@ -1,12 +1,13 @@
 //! Records, stores with scripted faults, and a shell that drives the sink as the root does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
@@ -25,11 +26,12 @@ use crate::parquet::store::Store;
 use crate::roll::RollPolicy;
 
 /// 2026-11-20T09:00:00Z, milliseconds.
-pub(super) const NINE: i64 = 1_795_165_200_000;
-pub(super) const CLEAN: PartitionId = PartitionId { topic: Topic::Clean, partition: 3 };
+pub const NINE: i64 = 1_795_165_200_000;
+/// The partition of [`log`].
+pub const CLEAN: PartitionId = PartitionId { topic: Topic::Clean, partition: 3 };
 
 /// A clean record of about `bytes` bytes at `offset`, `at_ms` after [`NINE`].
-pub(super) fn event(offset: u64, at_ms: i64, bytes: usize) -> Record {
+pub fn event(offset: u64, at_ms: i64, bytes: usize) -> Record {
     let mut h = EventHeader::of_type("model.call");
     h.event_id = Uuid::derive(&[&offset.to_be_bytes()]);
     h.event_time = TimestampMicros::from_ms(NINE + at_ms);
@@ -42,26 +44,29 @@ pub(super) fn event(offset: u64, at_ms: i64, bytes: usize) -> Record {
 }
 
 /// A tick at `offset`, `at_ms` after [`NINE`].
-pub(super) fn tick(offset: u64, at_ms: i64) -> Record {
+pub fn tick(offset: u64, at_ms: i64) -> Record {
     let at = TimestampMicros::from_ms(NINE + at_ms);
     let tick = Tick { h: EventHeader::of_type("tick"), at, ..Tick::default() };
     record(CLEAN, offset, at_ms, codec().encode::<CleanText>(&Event::Tick(tick)))
 }
 
-pub(super) fn alert(offset: u64, at_ms: i64) -> Record {
+/// An alert at `offset`, `at_ms` after [`NINE`].
+pub fn alert(offset: u64, at_ms: i64) -> Record {
     let alert = Alert { fingerprint: format!("f{offset}"), tenant_id: "acme".to_owned(), ..Alert::default() };
     let partition = PartitionId { topic: Topic::Alerts, partition: 0 };
     record(partition, offset, at_ms, codec().encode_derived(&Derived::Alert(alert)))
 }
 
-pub(super) fn control_total(offset: u64, at_ms: i64) -> Record {
+/// A control total at `offset`, `at_ms` after [`NINE`].
+pub fn control_total(offset: u64, at_ms: i64) -> Record {
     let total =
         ControlTotal { hop: "clean".to_owned(), topic: "custody.clean.v1".to_owned(), ..ControlTotal::default() };
     let partition = PartitionId { topic: Topic::Findings, partition: 0 };
     record(partition, offset, at_ms, codec().encode_derived(&Derived::ControlTotal(total)))
 }
 
-pub(super) fn record(partition: PartitionId, offset: u64, at_ms: i64, value: Bytes) -> Record {
+/// A record with that value.
+pub fn record(partition: PartitionId, offset: u64, at_ms: i64, value: Bytes) -> Record {
     let source = SourceRef { offset: offset + 1_000, sha256: Sha256::of(&offset.to_be_bytes()) };
     Record {
         at: Position { partition, offset },
@@ -73,7 +78,7 @@ pub(super) fn record(partition: PartitionId, offset: u64, at_ms: i64, value: Byt
 }
 
 /// Forty events, a tick after every tenth, one second apart; offset 13 is a transaction marker.
-pub(super) fn log() -> Vec<Record> {
+pub fn log() -> Vec<Record> {
     let offsets = (0..44u64).filter(|offset| *offset != 13);
     offsets
         .map(|offset| match offset % 11 {
@@ -84,7 +89,7 @@ pub(super) fn log() -> Vec<Record> {
 }
 
 /// Objects of ten rows, so that [`log`] makes several.
-pub(super) fn config() -> ArchiveConfig {
+pub fn config() -> ArchiveConfig {
     ArchiveConfig {
         roll: RollPolicy { rows_max: 10, ..RollPolicy::default() },
         build: "custody/test".to_owned(),
@@ -92,12 +97,13 @@ pub(super) fn config() -> ArchiveConfig {
     }
 }
 
-pub(super) async fn open(store: &Store) -> ArchiveSink {
+/// A sink on the store, with [`config`].
+pub async fn open(store: &Store) -> ArchiveSink {
     ArchiveSink::open(store.clone(), config(), 1).await.unwrap()
 }
 
 /// Opens a sink, reads `log` from its position, publishes: what one run of the shell does.
-pub(super) async fn run(store: &Store, log: &[Record], is_flushed: bool) -> Vec<Receipt> {
+pub async fn run(store: &Store, log: &[Record], is_flushed: bool) -> Vec<Receipt> {
     let mut sink = open(store).await;
     let id = log[0].at.partition;
     let from = sink.position(id).await.unwrap().unwrap_or(0);
@@ -116,7 +122,7 @@ pub(super) async fn run(store: &Store, log: &[Record], is_flushed: bool) -> Vec<
 
 /// What happens to one PUT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// It goes through.
     None,
     /// It never reaches the store.
@@ -125,25 +131,28 @@ pub(super) enum Fault {
     LoseAnswer,
 }
 
-/// An in-memory store whose PUTs follow a script, then go through; or that ignores conditions.
+/// A store whose PUTs follow a script, then go through; or that ignores conditions.
 #[derive(Debug)]
-pub(super) struct Faulty {
-    inner: InMemory,
+pub struct Faulty {
+    inner: Arc<dyn ObjectStore>,
     script: Mutex<VecDeque<Fault>>,
     honours_create: bool,
 }
 
 impl Faulty {
-    pub(super) fn scripted(script: &[Fault]) -> Arc<Self> {
+    /// Over `inner`; the self-test's PUTs always go through.
+    pub fn scripted(inner: Arc<dyn ObjectStore>, script: &[Fault]) -> Arc<Self> {
         let script = Mutex::new(script.iter().copied().collect());
-        Arc::new(Self { inner: InMemory::new(), script, honours_create: true })
+        Arc::new(Self { inner, script, honours_create: true })
     }
 
-    pub(super) fn ignoring_conditions() -> Arc<Self> {
-        Arc::new(Self { inner: InMemory::new(), script: Mutex::default(), honours_create: false })
+    /// Over `inner`, which never sees that a PUT was meant to be create-only.
+    pub fn ignoring_conditions(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
+        Arc::new(Self { inner, script: Mutex::default(), honours_create: false })
     }
 
-    pub(super) fn faults_left(&self) -> usize {
+    /// Faults that have not happened yet.
+    pub fn faults_left(&self) -> usize {
         self.script.lock().unwrap().len()
     }
 }
