@@ -56,6 +56,8 @@ pub enum Command {
     Doctor(commands::doctor::DoctorArgs),
     /// Say how far every role is: lag, dead letters, newest sessions.
     Status(commands::status::StatusArgs),
+    /// Run a whole installation in simulated time with seeded faults, and audit what comes out.
+    Simulate(crate::simulate::SimulateArgs),
     /// The Avro schemas that the topics are written with.
     Schemas {
         /// What to do with them.
@@ -150,6 +152,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Topics { command } => commands::topics::run(&command),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Simulate(args) => crate::simulate::run(&args),
         Command::Schemas { command } => commands::schemas::run(&command),
     }
 }

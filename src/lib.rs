@@ -18,4 +18,5 @@ pub mod metrics;
 pub mod operate;
 pub mod roles;
 pub mod runner;
+pub mod simulate;
 pub mod telemetry;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ingest::log::{Committed, Log};
 use schemas::record::{PartitionId, Record};
+use schemas::table::Table;
 use schemas::time::TimestampMicros;
 use sinks::clickhouse::insert::{ClickHouseSink, LoadBatch, LoadConfig};
 use sinks::clickhouse::intent::{Intent, LoadDecision, decide, encode_intent};
@@ -17,10 +18,25 @@ use crate::clock;
 use crate::metrics::{Metrics, SinkRow};
 use crate::runner::sink::{RoleError, SinkRole};
 
+/// Where rows go.
+pub trait RowSink: Send + Sync {
+    /// Inserts a batch; inserting it again adds nothing. The rows of each table.
+    ///
+    /// # Errors
+    /// As [`ClickHouseSink::insert`].
+    fn insert(&self, batch: &LoadBatch) -> impl Future<Output = Result<BTreeMap<Table, u64>, SinkError>> + Send;
+}
+
+impl RowSink for ClickHouseSink {
+    async fn insert(&self, batch: &LoadBatch) -> Result<BTreeMap<Table, u64>, SinkError> {
+        ClickHouseSink::insert(self, batch).await
+    }
+}
+
 /// The role.
 #[derive(Debug)]
-pub struct LoadRole {
-    sink: ClickHouseSink,
+pub struct LoadRole<S = ClickHouseSink> {
+    sink: S,
     config: LoadConfig,
     flush_interval_ms: i64,
     metrics: Metrics,
@@ -38,9 +54,9 @@ struct Loading {
     opened_at: TimestampMicros,
 }
 
-impl LoadRole {
+impl<S: RowSink> LoadRole<S> {
     /// A loader that inserts a batch when it is full or `flush_interval_ms` old.
-    pub fn new(sink: ClickHouseSink, config: LoadConfig, flush_interval_ms: i64) -> Self {
+    pub fn new(sink: S, config: LoadConfig, flush_interval_ms: i64) -> Self {
         Self { sink, config, flush_interval_ms, metrics: Metrics::default(), partitions: BTreeMap::new() }
     }
 
@@ -113,7 +129,7 @@ fn other_rows(partition: PartitionId, pending: &Intent, found: &Intent) -> SinkE
     SinkError::new(ErrorClass::Data, what, message)
 }
 
-impl SinkRole for LoadRole {
+impl<S: RowSink> SinkRole for LoadRole<S> {
     async fn resume<L: Log>(&mut self, log: &mut L, partition: PartitionId) -> Result<u64, RoleError> {
         let committed = log.committed(partition).await?;
         let bounds = log.bounds(partition).await?;
