@@ -132,11 +132,15 @@ impl SinkRole for ArchiveRole {
         }
     }
 
-    async fn due<L: Log>(&mut self, log: &mut L, is_end: bool) -> Result<(), RoleError> {
-        if is_end {
-            let outcomes = self.sink.flush().await?;
-            return self.report(log, outcomes).await;
+    async fn idle<L: Log>(&mut self, log: &mut L, is_end: bool) -> Result<(), RoleError> {
+        if !is_end {
+            return Ok(());
         }
+        let outcomes = self.sink.flush().await?;
+        self.report(log, outcomes).await
+    }
+
+    async fn due<L: Log>(&mut self, log: &mut L) -> Result<(), RoleError> {
         // Elsewhere only log time seals an object: a flush by the clock would cut files of the same log
         // differently on a second run (invariant I6).
         self.seal_overdue(crate::clock::now())?;

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands;
+use crate::commands::store::StoreArgs;
+use crate::config::{ConfigArgs, Role};
 use crate::demo::DemoOptions;
+use crate::{commands, services, telemetry};
 
 /// The chain of custody for AI-agent events: nothing lost, nothing twice, nothing changed unseen.
 ///
@@ -26,6 +28,15 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run services.
+    #[command(flatten)]
+    Service(ServiceCommand),
+    /// The configuration: where each value comes from, and whether a role can run with it.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: commands::config::ConfigCommand,
+    },
     /// Stream a fleet of agents through the whole chain, with planted faults, and check every number.
     ///
     /// Without --trajectories the fleet is seeded: a dozen kinds of agents whose behaviour follows
@@ -58,19 +69,88 @@ pub enum Command {
     Status(commands::status::StatusArgs),
     /// Run a whole installation in simulated time with seeded faults, and audit what comes out.
     Simulate(crate::simulate::SimulateArgs),
+    /// Send events, one JSON object to a line, to a gateway until the log has every one of them.
+    Send(commands::send::SendArgs),
     /// The Avro schemas that the topics are written with.
     Schemas {
         /// What to do with them.
         #[command(subcommand)]
         command: SchemasCommand,
     },
+    /// The API keys that the gateway accepts.
+    ApiKeys(commands::api_keys::ApiKeysArgs),
+    /// Print the completion script of a shell: `custody completion bash > /etc/bash_completion.d/custody`.
+    Completion {
+        /// Shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages to DIR: custody.1 and one for each command.
+    Man {
+        /// Directory; made if absent.
+        dir: PathBuf,
+    },
+}
+
+/// The services.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Run everything in this process: intake, processing, archive, ClickHouse, notifications.
+    ///
+    /// The log is embedded unless log.url names brokers, ClickHouse unless clickhouse.url names a server.
+    /// SIGTERM and Ctrl-C drain it; the same command goes on where it stopped.
+    Up(ConfigArgs),
+    /// Run intake: events over HTTP (JSON, CloudEvents, OTLP) and gRPC (OTLP) into the log.
+    Gateway(ConfigArgs),
+    /// Run a stage of the processing; instances of the same stage share the partitions.
+    Process {
+        /// Which stage.
+        #[command(subcommand)]
+        stage: StageCommand,
+    },
+    /// Run the archive: clean events, findings and alerts to Parquet.
+    Archive(ConfigArgs),
+    /// Run the loader: clean events, findings and alerts to ClickHouse.
+    Load(ConfigArgs),
+    /// Run notifications: alerts to Alertmanager, PagerDuty, CloudEvents webhooks and Slack.
+    Alert(ConfigArgs),
+}
+
+impl ServiceCommand {
+    /// The role, and where its configuration comes from.
+    fn role(&self) -> (Role, &ConfigArgs) {
+        match self {
+            ServiceCommand::Up(args) => (Role::Up, args),
+            ServiceCommand::Gateway(args) => (Role::Gateway, args),
+            ServiceCommand::Process { stage: StageCommand::Pii(args) } => (Role::Pii, args),
+            ServiceCommand::Process { stage: StageCommand::Completeness(args) } => (Role::Completeness, args),
+            ServiceCommand::Process { stage: StageCommand::Anomaly(args) } => (Role::Anomaly, args),
+            ServiceCommand::Archive(args) => (Role::Archive, args),
+            ServiceCommand::Load(args) => (Role::Load, args),
+            ServiceCommand::Alert(args) => (Role::Alert, args),
+        }
+    }
+}
+
+/// A stage of the processing.
+#[derive(Debug, Subcommand)]
+pub enum StageCommand {
+    /// Replace personal data and secrets by tokens.
+    Pii(ConfigArgs),
+    /// Say what is missing, doubled, late or out of order.
+    Completeness(ConfigArgs),
+    /// Say what is unusual.
+    Anomaly(ConfigArgs),
 }
 
 /// Arguments of `custody verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// A data directory of custody, or an archive's directory.
-    pub dir: PathBuf,
+    #[arg(required_unless_present = "store")]
+    pub dir: Option<PathBuf>,
+    /// Where the archive is, if in no directory.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -96,6 +176,9 @@ pub struct ReplayArgs {
     /// Where ClickHouse is.
     #[command(flatten)]
     pub at: ClickHouseAt,
+    /// Where the archive is, if not in the data directory.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Print the counts as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -142,7 +225,15 @@ pub enum SchemasCommand {
 /// # Errors
 /// It could not be carried out: the message names what failed and the remedy.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // Services take the format of their logs from the configuration.
+    if !matches!(cli.command, Command::Service(_)) {
+        telemetry::init(cli.verbose);
+    }
     match cli.command {
+        Command::Service(service) => {
+            let (role, args) = service.role();
+            services::run(role, args, cli.verbose)
+        }
         Command::Demo(options) => crate::demo::run(options),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
@@ -153,6 +244,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Simulate(args) => crate::simulate::run(&args),
+        Command::Config { command } => commands::config::run(&command),
+        Command::Send(args) => commands::send::run(&args),
         Command::Schemas { command } => commands::schemas::run(&command),
+        Command::Completion { shell } => commands::manual::completion(shell),
+        Command::Man { dir } => commands::manual::pages(&dir),
+        Command::ApiKeys(args) => commands::api_keys::run(&args),
     }
 }

@@ -3,6 +3,7 @@
 //! This package only composes: `ingest` brings events into the log, `processors` finds, `sinks`
 //! publishes; the runner joins them. See ARCHITECTURE.md for the map.
 
+pub mod alert_role;
 pub mod archive_role;
 pub mod cli;
 pub mod clock;
@@ -18,5 +19,6 @@ pub mod metrics;
 pub mod operate;
 pub mod roles;
 pub mod runner;
+pub mod services;
 pub mod simulate;
 pub mod telemetry;

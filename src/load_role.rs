@@ -162,12 +162,18 @@ impl<S: RowSink> SinkRole for LoadRole<S> {
         Ok(())
     }
 
-    async fn due<L: Log>(&mut self, log: &mut L, is_end: bool) -> Result<(), RoleError> {
-        let partitions: Vec<PartitionId> = self.partitions.keys().copied().collect();
+    async fn idle<L: Log>(&mut self, log: &mut L, is_end: bool) -> Result<(), RoleError> {
+        let partitions: Vec<PartitionId> = self.partitions.keys().copied().filter(|_| is_end).collect();
         for partition in partitions {
-            if is_end || self.is_due(partition) {
-                self.load(log, partition).await?;
-            }
+            self.load(log, partition).await?;
+        }
+        Ok(())
+    }
+
+    async fn due<L: Log>(&mut self, log: &mut L) -> Result<(), RoleError> {
+        let due: Vec<PartitionId> = self.partitions.keys().copied().filter(|p| self.is_due(*p)).collect();
+        for partition in due {
+            self.load(log, partition).await?;
         }
         Ok(())
     }

@@ -8,9 +8,9 @@ use custody::cli::Cli;
 fn main() -> ExitCode {
     custody::memory::init();
     custody::embedded::run_if_child();
-    let cli = Cli::parse();
-    custody::telemetry::init(cli.verbose);
-    match custody::cli::run(cli) {
+    // Fails only if there is one already.
+    let _present = rustls::crypto::ring::default_provider().install_default();
+    match custody::cli::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

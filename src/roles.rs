@@ -67,6 +67,14 @@ pub const WRITERS: StagePlace =
 pub const SCORE: StagePlace =
     StagePlace { group: "custody-score", source: Topic::Signals, state: Some(Topic::StateScore) };
 
+/// Topics that are archived and loaded, with the consumer groups of archive and loader. Only the first
+/// carries ticks.
+pub const SINK_TOPICS: [(Topic, &str, &str); 3] = [
+    (Topic::Clean, "custody-archive", "custody-load"),
+    (Topic::Findings, "custody-archive-findings", "custody-load-findings"),
+    (Topic::Alerts, "custody-archive-alerts", "custody-load-alerts"),
+];
+
 /// Runs one instance of a stage until it is told to stop or its upstream is done.
 ///
 /// # Errors

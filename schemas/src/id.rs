@@ -36,15 +36,12 @@ macro_rules! fixed_bytes {
 
             /// Reads hexadecimal, hyphens allowed; `None` for any other text or length.
             pub fn from_hex(text: &str) -> Option<Self> {
-                let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
+                let mut digits = text.bytes().filter(|b| *b != b'-');
                 let mut out = [0; $size];
-                if digits.len() != 2 * $size {
-                    return None;
+                for byte in &mut out {
+                    *byte = nibble(digits.next()?)? << 4 | nibble(digits.next()?)?;
                 }
-                for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-                    *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-                }
-                Some(Self(out))
+                digits.next().is_none().then_some(Self(out))
             }
         }
 
@@ -170,11 +167,17 @@ impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.is_human_readable() {
             true => {
-                let text = String::deserialize(deserializer)?;
-                let pairs = text.as_bytes().chunks(2);
-                let bytes: Option<Vec<u8>> =
-                    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
-                bytes.map(Blob).ok_or_else(|| de::Error::custom("not hexadecimal"))
+                struct Visitor;
+                impl de::Visitor<'_> for Visitor {
+                    type Value = Blob;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("bytes")
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<Blob, E> {
+                        unhex(text).map(Blob).ok_or_else(|| E::custom("not bytes of hexadecimal"))
+                    }
+                }
+                deserializer.deserialize_str(Visitor)
             }
             false => serde_bytes::ByteBuf::deserialize(deserializer).map(|b| Blob(b.into_vec())),
         }
@@ -187,9 +190,51 @@ impl fmt::Debug for Blob {
     }
 }
 
+/// The bytes of hexadecimal `text`; `None` for any other text.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| match pair {
+        [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
+        _ => None,
+    };
+    pairs.map(byte).collect()
+}
+
+/// The value of a hexadecimal digit. `u8::from_str_radix` would take a sign for one.
+const fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
 /// Lower-case hexadecimal of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
     digits.map(char::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_is_digits_only() {
+        let check = |text: &str, expected: Option<[u8; 8]>| assert_eq!(SpanId::from_hex(text).map(|id| id.0), expected);
+        check("00f067aa0ba902b7", Some([0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]));
+        check("00F067AA-0BA902B7", Some([0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]));
+        check("+0f067aa0ba902b7", None);
+        check("00f067aa0ba902b", None);
+        check("00f067aa0ba902b7a", None);
+        check("00f067aa0ba902bg", None);
+        check("", None);
+        let blob = |text: &str| serde_json::from_str::<Blob>(&format!("{text:?}")).ok();
+        assert_eq!(blob("0aFf"), Some(Blob(vec![0x0a, 0xff])));
+        assert_eq!(blob(""), Some(Blob(vec![])));
+        assert_eq!(blob("abc"), None);
+        assert_eq!(blob("+a"), None);
+    }
 }

@@ -57,6 +57,10 @@ pub mod header {
     pub const DLQ_STAGE: &str = "__connect.errors.stage";
     /// One sentence, free of the record's content.
     pub const DLQ_MESSAGE: &str = "__connect.errors.exception.message";
+    /// Receiver that refused an alert.
+    pub const DLQ_RECEIVER: &str = "dlq.receiver";
+    /// HTTP status that it refused it with, decimal.
+    pub const DLQ_STATUS: &str = "dlq.receiver.status";
 }
 
 /// Record headers, in order.

@@ -29,6 +29,8 @@ pub enum RejectReason {
     ImplausibleTime,
     /// The privacy policy of the tenant cannot be applied; nothing passes (fail closed).
     PolicyUnavailable,
+    /// A receiver of alerts has refused it for good.
+    ReceiverRefused,
 }
 
 impl RejectReason {
@@ -46,6 +48,7 @@ impl RejectReason {
             Self::InvalidHeader => "invalid_header",
             Self::ImplausibleTime => "implausible_time",
             Self::PolicyUnavailable => "policy_unavailable",
+            Self::ReceiverRefused => "receiver_refused",
         }
     }
 }

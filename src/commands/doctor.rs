@@ -88,9 +88,9 @@ fn schemas(config: &Config) -> Finding {
 }
 
 async fn store(config: &Config) -> Finding {
-    let directory = config.data_dir.join("store");
-    match Store::local(&directory) {
-        Ok(store) => check_store(&store, &directory.display().to_string(), clock::now()).await,
+    let config = config.store();
+    match Store::open(&config) {
+        Ok(store) => check_store(&store, &config.url, clock::now()).await,
         Err(error) => Finding::wrong(Outcome::Failure, "store", error, "correct [store] in the configuration"),
     }
 }

@@ -51,7 +51,7 @@ async fn rebuild(config: &ClickHouseConfig, args: &ReplayArgs) -> anyhow::Result
     server.execute(&format!("DROP DATABASE IF EXISTS {} SYNC", config.database)).await?;
     migrate(&server).await?;
     let sink = ClickHouseSink::open(config).await?;
-    let store = Store::local(&engine::archive_dir(&args.at.data_dir))?;
+    let store = args.store.open(&engine::archive_dir(&args.at.data_dir))?;
     let manifests = read::manifests(&store, &TOPICS).await?;
     let bar = if args.json { ProgressBar::hidden() } else { ProgressBar::new(manifests.len() as u64) };
     if let Ok(style) = ProgressStyle::with_template("replay {pos}/{len} objects {bar:30} {eta}") {

@@ -11,7 +11,7 @@ use ingest::log::Broker;
 use sinks::clickhouse::client::ClickHouse;
 
 use crate::clock;
-use crate::config::{Config, ConfigArgs};
+use crate::config::{Config, ConfigArgs, LogUrl};
 use crate::operate::connect::{self, OnLog, on_log};
 use crate::operate::status::{Status, gather};
 
@@ -42,7 +42,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn ask(config: &Config) -> anyhow::Result<Status> {
-    let is_embedded = connect::kafka(config)?.is_none();
+    let is_embedded = config.log.place() == Some(LogUrl::Local);
     if is_embedded && let Some(status) = ask_running(config).await? {
         return Ok(status);
     }

@@ -17,10 +17,19 @@ use crate::commands::engine;
 /// The directory holds no archive, or cannot be read.
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(check(&args.dir, !args.json))?;
+    let name = match (&args.dir, &args.store.store) {
+        (Some(dir), _) => dir.display().to_string(),
+        (None, url) => url.clone().unwrap_or_default(),
+    };
+    let report = runtime.block_on(async {
+        match &args.dir {
+            Some(dir) => check(dir, !args.json).await,
+            None => check_store(&args.store.open(Path::new(""))?, &name, !args.json).await,
+        }
+    })?;
     match args.json {
         true => println!("{}", to_json(&report)),
-        false => print(&report, &args.dir),
+        false => print(&report, &name),
     }
     Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -38,13 +47,29 @@ pub async fn check(dir: &Path, shows_progress: bool) -> anyhow::Result<VerifyRep
         dir.display(),
         root.display()
     );
+    check_archive(&Store::local(&root)?, shows_progress).await
+}
+
+/// Verifies the archive of a store; an empty one is a wrong address, and no intact archive.
+async fn check_store(store: &Store, name: &str, shows_progress: bool) -> anyhow::Result<VerifyReport> {
+    let report = check_archive(store, shows_progress).await?;
+    let is_empty = report.partitions.is_empty() && report.failures.is_empty() && report.notes.is_empty();
+    anyhow::ensure!(!is_empty, "{name} holds no archive: expected objects under archive/; correct --store");
+    Ok(report)
+}
+
+/// Verifies the archive of an open store.
+///
+/// # Errors
+/// As [`run`].
+pub async fn check_archive(store: &Store, shows_progress: bool) -> anyhow::Result<VerifyReport> {
     let bar = if shows_progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len} objects {bar:30} {msg}") {
         bar.set_style(style);
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let options = VerifyOptions { threads, ..VerifyOptions::default() };
-    let report = verify(&Store::local(&root)?, &options, |progress| {
+    let report = verify(store, &options, |progress| {
         bar.set_length(progress.objects_total);
         bar.set_position(progress.objects);
         bar.set_message(format!("{} MiB", progress.raw_bytes >> 20));
@@ -54,7 +79,7 @@ pub async fn check(dir: &Path, shows_progress: bool) -> anyhow::Result<VerifyRep
     Ok(report)
 }
 
-fn print(report: &VerifyReport, dir: &Path) {
+fn print(report: &VerifyReport, name: &str) {
     for partition in &report.partitions {
         println!(
             "{}/{}: {} objects, {} rows, offsets [{}, {})",
@@ -71,8 +96,8 @@ fn print(report: &VerifyReport, dir: &Path) {
         println!("FAIL {}: {}", failure.object, failure.reason);
     }
     match report.failures.len() {
-        0 => println!("ok: {} holds what was written, as far as its own chain can show", dir.display()),
-        count => println!("{count} failures in {}", dir.display()),
+        0 => println!("ok: {name} holds what was written, as far as its own chain can show"),
+        count => println!("{count} failures in {name}"),
     }
 }
 

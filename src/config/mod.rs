@@ -16,9 +16,11 @@ mod tests;
 
 use std::path::PathBuf;
 
+use ingest::gateway::GatewayConfig;
 use processors::completeness::{CompletenessConfig, WritersConfig};
 use serde::{Deserialize, Serialize};
 use sinks::alerts::config::AlertConfig;
+use sinks::parquet::store::StoreConfig;
 
 pub use self::load::{ConfigArgs, ConfigError, Loaded};
 pub use self::passthrough::{Settings, is_secret};
@@ -43,8 +45,12 @@ pub struct Config {
     pub log: LogSection,
     /// Schemas of records that others write.
     pub schemas: SchemasSection,
+    /// The object store.
+    pub store: StoreConfig,
     /// ClickHouse.
     pub clickhouse: ClickHouseSection,
+    /// Intake.
+    pub gateway: GatewayConfig,
     /// Stage `pii`.
     pub pii: PiiSection,
     /// Stage `completeness`.
@@ -72,7 +78,9 @@ impl Default for Config {
             instance: String::new(),
             log: LogSection::default(),
             schemas: SchemasSection::default(),
+            store: StoreConfig::default(),
             clickhouse: ClickHouseSection::default(),
+            gateway: GatewayConfig::default(),
             pii: PiiSection::default(),
             completeness: CompletenessConfig::default(),
             writers: WritersConfig::default(),
@@ -93,6 +101,15 @@ impl Config {
             false => self.instance.clone(),
             true => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         }
+    }
+
+    /// The object store: the configured one, else a directory in the data directory.
+    pub fn store(&self) -> StoreConfig {
+        let url = match self.store.url.is_empty() {
+            false => self.store.url.clone(),
+            true => format!("file:{}", self.data_dir.join("store").display()),
+        };
+        StoreConfig { url, ..self.store.clone() }
     }
 
     /// File of the key that tokens derive from.

@@ -302,7 +302,7 @@ impl Default for TelemetrySection {
         Self {
             listen: "127.0.0.1:9464".to_owned(),
             log_format: LogFormat::Text,
-            log_filter: "info".to_owned(),
+            log_filter: "info,fjall=warn,lsm_tree=warn".to_owned(),
             otlp_endpoint: String::new(),
             lag_interval_ms: 5_000,
         }

@@ -26,7 +26,9 @@ fn problems(role: Role, file: &str) -> Vec<String> {
 fn default_toml_states_every_key_with_the_value_that_the_types_have() {
     let types = toml::Table::try_from(Config::default()).expect("values");
     let stated: toml::Table = toml::from_str(DEFAULT_TOML).expect("default.toml parses");
-    assert_eq!(types, stated);
+    for section in types.keys().chain(stated.keys()) {
+        assert_eq!(types.get(section), stated.get(section), "{section}");
+    }
 }
 
 #[test]
@@ -155,7 +157,8 @@ fn what_is_printed_masks_secrets_and_reads_back_to_the_same() {
 
 #[test]
 fn a_role_is_refused_what_it_cannot_run_with() {
-    let kafka = "log.url = 'kafka://a:9092'\npii.keys_file = 'k'\nclickhouse.url = 'http://c:8123'\n";
+    let rest = "pii.keys_file = 'k'\nclickhouse.url = 'http://c:8123'\n[alert.receivers.ops]\ntype = 'slack'\nurl = 'http://a'";
+    let kafka = format!("log.url = 'kafka://a:9092'\n{rest}");
     let check = |role: Role, file: &str, expected: &[&str]| {
         let found = problems(role, file);
         assert_eq!(found.len(), expected.len(), "{role:?} {file}: {found:?}");
@@ -165,13 +168,16 @@ fn a_role_is_refused_what_it_cannot_run_with() {
     };
     check(Role::Up, "", &[]);
     for role in [Role::Gateway, Role::Pii, Role::Completeness, Role::Anomaly, Role::Archive, Role::Load, Role::Alert] {
-        check(role, kafka, &[]);
-        let found = problems(role, "pii.keys_file = 'k'\nclickhouse.url = 'http://c:8123'");
+        check(role, &kafka, &[]);
+        let found = problems(role, rest);
         assert!(found.len() == 1 && found[0].contains("log.url is `local`"), "{found:?}");
     }
     check(Role::Pii, "log.url = 'kafka://a:9092'", &["pii.keys_file is not set"]);
     check(Role::Load, "log.url = 'kafka://a:9092'", &["clickhouse.url is empty"]);
     check(Role::Archive, "log.url = 'kafka://a:9092'", &[]);
+    check(Role::Alert, "log.url = 'kafka://a:9092'", &["alert.receivers is empty"]);
+    check(Role::Gateway, "log.url = 'kafka://a:9092'\ngateway.sessions_max = 0", &["gateway.sessions_max is 0"]);
+    check(Role::Up, "gateway.drain_timeout_ms = 30000", &["gateway.drain_timeout_ms"]);
     check(Role::Up, "log.url = 'redis://x'", &["log.url must be"]);
     check(Role::Up, "log.url = 'kafka://'", &["log.url must be"]);
     check(Role::Up, "log.partitions = 0", &["log.partitions"]);
@@ -186,7 +192,7 @@ fn a_role_is_refused_what_it_cannot_run_with() {
     );
     check(
         Role::Up,
-        "telemetry.listen = '9464'\nlifecycle.drain_timeout_ms = 1",
+        "telemetry.listen = '9464'\nlifecycle.drain_timeout_ms = 700000",
         &["drain_timeout_ms", "telemetry.listen"],
     );
     check(Role::Up, "clickhouse.password = 'x'", &["clickhouse.user"]);

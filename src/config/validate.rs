@@ -79,6 +79,12 @@ pub(super) fn problems(config: &Config, role: Role) -> Vec<String> {
     let mut found = Vec::new();
     log(config, role, &mut found);
     names(config, &mut found);
+    if role.runs(Role::Gateway) {
+        found.extend(config.gateway.problems().into_iter().map(|problem| format!("gateway.{problem}")));
+        if config.gateway.drain_timeout_ms > config.lifecycle.drain_timeout_ms {
+            found.push("gateway.drain_timeout_ms must not be above lifecycle.drain_timeout_ms".to_owned());
+        }
+    }
     if role.runs(Role::Pii) {
         pii(config, role, &mut found);
     }
@@ -89,6 +95,9 @@ pub(super) fn problems(config: &Config, role: Role) -> Vec<String> {
         && let Err(error) = config.alert.check()
     {
         found.push(error.to_string());
+    }
+    if role == Role::Alert && config.alert.receivers.is_empty() {
+        found.push("alert.receivers is empty: add a section [alert.receivers.<name>]".to_owned());
     }
     ranges(config, &mut found);
     telemetry(config, &mut found);

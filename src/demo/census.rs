@@ -87,6 +87,24 @@ pub async fn take<B: Broker>(broker: &B) -> anyhow::Result<Census> {
     Ok(census)
 }
 
+/// Records of each published topic that become rows: ticks do not.
+///
+/// # Errors
+/// The log cannot be read.
+pub(crate) async fn published<B: Broker>(broker: &B) -> anyhow::Result<BTreeMap<Topic, u64>> {
+    let mut counts = BTreeMap::new();
+    for topic in [Topic::Clean, Topic::Findings, Topic::Alerts] {
+        let mut rows = 0;
+        scan(broker, topic, |r| {
+            rows += u64::from(!is_tick(r));
+            Ok(())
+        })
+        .await?;
+        counts.insert(topic, rows);
+    }
+    Ok(counts)
+}
+
 impl Census {
     fn add_finding(&mut self, record: &Derived) {
         let (kind, count) = match record {

@@ -19,6 +19,8 @@ pub struct Counts {
     pub findings: u64,
     /// Rows of `alerts`.
     pub alerts: u64,
+    /// Rows of `control_totals`, which stand beside the findings in their topic.
+    pub control_totals: u64,
 }
 
 /// Counts the rows of a database.
@@ -29,7 +31,8 @@ pub async fn of_database(server: &ClickHouse) -> anyhow::Result<Counts> {
     let database = server.database();
     let sql = format!(
         "SELECT (SELECT count() FROM {database}.events) AS events, (SELECT count() FROM {database}.findings) AS findings, \
-         (SELECT count() FROM {database}.alerts) AS alerts"
+         (SELECT count() FROM {database}.alerts) AS alerts, \
+         (SELECT count() FROM {database}.control_totals) AS control_totals"
     );
     let rows: Vec<Counts> = server.rows(&sql).await?;
     rows.into_iter().next().ok_or_else(|| anyhow::anyhow!("ClickHouse gave no counts"))

@@ -5,7 +5,6 @@
 //! by its own SQL, with the same list, in `counts`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use aho_corasick::AhoCorasick;
 use anyhow::Context;
@@ -13,6 +12,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use processors::pii::{Action, Kind, Policy, ScanContext, scan, value_of};
+use sinks::parquet::store::Store;
 
 use crate::fleet::{Run, Step};
 
@@ -98,15 +98,19 @@ impl Searcher {
         }
     }
 
-    /// The values found in the text and binary columns of every Parquet file below `dir`.
+    /// The values found in the text and binary columns of every Parquet file of an archive.
     ///
     /// # Errors
-    /// A file cannot be read.
-    pub(crate) fn search_parquet(&self, dir: &Path) -> anyhow::Result<BTreeSet<String>> {
+    /// An object cannot be read.
+    pub(crate) async fn search_archive(&self, store: &Store) -> anyhow::Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
-        for file in parquet_files(dir)? {
-            let open = std::fs::File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
-            for batch in ParquetRecordBatchReaderBuilder::try_new(open)?.build()? {
+        for object in store.list("archive", None).await? {
+            let key = object.location.to_string();
+            if !key.ends_with(".parquet") {
+                continue;
+            }
+            let bytes = store.get(&key).await?.with_context(|| format!("{key} is gone"))?;
+            for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
                 for column in batch?.columns() {
                     self.search_column(column, &mut found);
                 }
@@ -122,22 +126,4 @@ impl Searcher {
             _ => {}
         }
     }
-}
-
-/// Every Parquet file below `dir`, in order.
-///
-/// # Errors
-/// A folder cannot be read.
-pub(crate) fn parquet_files(dir: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(parquet_files(&path)?);
-        } else if path.extension().is_some_and(|e| e == "parquet") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }

@@ -4,6 +4,7 @@
 
 pub mod census;
 pub mod counts;
+mod external;
 mod intake;
 mod leaks;
 mod pipeline;
@@ -22,6 +23,7 @@ use ingest::log::local::LocalBroker;
 use schemas::id::Sha256;
 use serde::{Deserialize, Serialize};
 
+use crate::commands::store::StoreArgs;
 use crate::fleet::{Run, synth, trajectory};
 
 /// Options of `custody demo`.
@@ -48,6 +50,16 @@ pub struct DemoOptions {
     /// Seed of arrival times, latencies, faults and of the seeded fleet.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
+    /// The roles run elsewhere as services: feed the log, wait until they are done, and check. Needs
+    /// Kafka, and the ClickHouse and the store that the roles write to.
+    #[arg(long, requires = "clickhouse")]
+    pub external_roles: bool,
+    /// Write the configuration that such roles need for this demo to DIR, and stop.
+    #[arg(long, value_name = "DIR")]
+    pub write_config: Option<PathBuf>,
+    /// Where the archive of external roles is.
+    #[command(flatten)]
+    pub store: StoreArgs,
     /// Leave ClickHouse running until interrupted.
     #[arg(long)]
     pub keep_running: bool,
@@ -100,6 +112,13 @@ struct Marker {
 /// # Errors
 /// A part could not be started or stopped working: the message names it and the remedy.
 pub fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
+    if let Some(dir) = &options.write_config {
+        external::write_config(&options, dir)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if options.external_roles && options.log == "local" {
+        bail!("--external-roles needs a log that other processes reach: --log kafka://HOST:PORT");
+    }
     let mut input = read_input(&options)?;
     input.is_first = check_marker(&input, &options)?;
     // Roles block on disk and compute; more threads than cores lets the system share them fairly.

@@ -19,12 +19,12 @@ use sinks::parquet::store::Store;
 
 use super::census::{self, Census};
 use super::counts;
-use super::intake;
 use super::leaks::Values;
 use super::pipeline::Pipeline;
 use super::settings;
 use super::summary::{AlertLine, Summary, rss_bytes_max};
 use super::{DemoOptions, Input};
+use super::{external, intake};
 use crate::archive_role::ArchiveRole;
 use crate::clock;
 use crate::commands::{clickhouse::wait_for_interrupt, engine, verify};
@@ -38,12 +38,6 @@ use crate::runner::control::Control;
 const DATABASE: &str = "custody";
 /// Port that `--keep-running` serves ClickHouse on.
 const CLICKHOUSE_PORT: u16 = 8123;
-/// Topics that are archived and loaded, with their consumer groups.
-const SINK_TOPICS: [(Topic, &str, &str); 3] = [
-    (Topic::Clean, "custody-archive", "custody-load"),
-    (Topic::Findings, "custody-archive-findings", "custody-load-findings"),
-    (Topic::Alerts, "custody-archive-alerts", "custody-load-alerts"),
-];
 
 /// What the pipeline left behind.
 struct Published {
@@ -101,12 +95,17 @@ async fn stream_all<B: Broker>(
     roles::create_topics(broker, settings::PARTITIONS).await?;
     let present = intake::present(broker, settings::PARTITIONS).await?;
     input.refuse_foreign_log(&present, options)?;
-    let store = Store::local(&engine::archive_dir(&options.data_dir))?;
+    let store = options.store.open(&engine::archive_dir(&options.data_dir))?;
     let mut stream = Stream::new(&input.runs, settings::stream(options.seed, options.scale as usize));
 
-    let pipeline = start(broker, options.seed, &store, &engine::settings(clickhouse, DATABASE)).await?;
-    feed(broker, &mut stream, present, &pipeline, options).await?;
-    finish(pipeline, options).await?;
+    if options.external_roles {
+        feed(broker, &mut stream, present, &Pipeline::default(), options).await?;
+        external::wait(broker, &store, &server, options).await?;
+    } else {
+        let pipeline = start(broker, options.seed, &store, &engine::settings(clickhouse, DATABASE)).await?;
+        feed(broker, &mut stream, present, &pipeline, options).await?;
+        finish(pipeline, options).await?;
+    }
     let seconds = (clock::now().0 - begun.0) as f64 / 1e6;
     let rss_bytes_max = rss_bytes_max();
 
@@ -135,7 +134,7 @@ async fn start<B: Broker>(
     pipeline.start("writers", |c| roles::stage(b(), roles::WRITERS, Writers::new(settings::writers()), c));
     pipeline.start("score", |c| roles::stage(b(), roles::SCORE, Score::new(settings::score()), c));
     pipeline.wave();
-    for (topic, archive_group, load_group) in SINK_TOPICS {
+    for (topic, archive_group, load_group) in roles::SINK_TOPICS {
         let archive = ArchiveRole::open(store.clone(), settings::archive()).await?;
         pipeline.start("archive", |c| roles::sink(b(), archive_group, topic, archive, c));
         let sink = ClickHouseSink::open(clickhouse).await?;
@@ -200,14 +199,13 @@ async fn inspect<B: Broker>(
     server: &ClickHouse,
     options: &DemoOptions,
 ) -> anyhow::Result<Published> {
-    let root = engine::archive_dir(&options.data_dir);
-    let report = verify::check(&options.data_dir, !options.json).await?;
+    let report = verify::check_archive(store, !options.json).await?;
     let manifests = read::manifests(store, &[Topic::Clean]).await?;
     let mut values = Values::default();
     input.runs.iter().for_each(|run| values.collect(run, &Policy::default()));
     stream.planted().iter().for_each(|planted| values.add(&planted.value));
     let searcher = values.searcher()?;
-    let mut leaked = searcher.search_parquet(&root)?;
+    let mut leaked = searcher.search_archive(store).await?;
     leaked.extend(counts::leaked(server, &values, &searcher).await?);
     for value in leaked.iter().take(3) {
         tracing::error!(bytes = value.len(), "a personal value of the input stands in the output");

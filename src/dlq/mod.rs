@@ -25,13 +25,15 @@ const RESOLUTION_NOTE: &str = "custody-dlq-note";
 pub const REPLAYED_FROM: &str = "custody-replayed-from";
 
 /// Names of the headers that were added when the record became a letter.
-const ADDED: [&str; 6] = [
+const ADDED: [&str; 8] = [
     header::DLQ_REASON,
     header::DLQ_TOPIC,
     header::DLQ_PARTITION,
     header::DLQ_OFFSET,
     header::DLQ_STAGE,
     header::DLQ_MESSAGE,
+    header::DLQ_RECEIVER,
+    header::DLQ_STATUS,
 ];
 
 /// Place of a letter in [`Topic::Dlq`], written `PARTITION/OFFSET`.

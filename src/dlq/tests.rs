@@ -1,3 +1,5 @@
+//! Letters, replays and resolutions, and that any record can be taken.
+
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

@@ -164,6 +164,7 @@ impl Meter {
         metrics.records.get_or_create(&ByRole { role }).inc_by(0);
         metrics.retries.get_or_create(&ByRole { role }).inc_by(0);
         metrics.rebalances.get_or_create(&ByRole { role }).inc_by(0);
+        metrics.restarts.get_or_create(&ByRole { role }).inc_by(0);
         metrics.assigned.get_or_create(&ByRole { role }).inc_by(0);
         let group = format!("{namespace}{group}");
         Self { metrics, role, group, namespace: namespace.to_owned(), owned: Vec::new() }

@@ -51,6 +51,7 @@ pub const METRICS: &[MetricName] = &[
     gauge("custody_gateway_queue_bytes", &[], "Bytes that wait for the log"),
     histogram("custody_gateway_append_seconds", &[], "Time of one append to the log"),
     counter("custody_gateway_log_retries_total", &[], "Appends that the log did not acknowledge"),
+    counter("custody_gateway_connections_refused_total", &[], "Connections closed because too many were open"),
     gauge("kafka_consumergroup_lag", GROUP, "Records between the group's position and the end of the partition"),
     gauge("custody_lag_seconds", GROUP, "Age of the oldest record that the group has not read"),
     counter("custody_records_total", &["role"], "Records read"),

@@ -69,10 +69,18 @@ fn open_local(config: &Config) -> anyhow::Result<LocalBroker> {
 /// # Errors
 /// The password's file cannot be read.
 pub fn clickhouse(config: &Config) -> anyhow::Result<Option<ClickHouseConfig>> {
-    let section = &config.clickhouse;
-    if section.url.is_empty() {
-        return Ok(None);
+    match config.clickhouse.url.as_str() {
+        "" => Ok(None),
+        url => clickhouse_at(config, url).map(Some),
     }
+}
+
+/// ClickHouse at `url`, by the configured name and password.
+///
+/// # Errors
+/// The password's file cannot be read.
+pub fn clickhouse_at(config: &Config, url: &str) -> anyhow::Result<ClickHouseConfig> {
+    let section = &config.clickhouse;
     let password = match section.password_file.as_os_str().is_empty() {
         true => section.password.expose().to_owned(),
         false => {
@@ -83,11 +91,11 @@ pub fn clickhouse(config: &Config) -> anyhow::Result<Option<ClickHouseConfig>> {
             text.trim_end().to_owned()
         }
     };
-    Ok(Some(ClickHouseConfig {
-        url: section.url.clone(),
+    Ok(ClickHouseConfig {
+        url: url.to_owned(),
         database: section.database.clone(),
         user: section.user.clone(),
         password,
         request_timeout_ms: section.request_timeout_ms,
-    }))
+    })
 }

@@ -133,7 +133,15 @@ pub async fn gather<B: Broker>(
     Ok(Status { asked_at_ms: now.ms(), readers, dead_letters, clickhouse, clickhouse_error })
 }
 
-async fn reader_status<B: Broker>(broker: &B, reader: &Reader, now: TimestampMicros) -> Result<ReaderStatus, LogError> {
+/// How far a group is in its topic.
+///
+/// # Errors
+/// The log cannot be reached.
+pub async fn reader_status<B: Broker>(
+    broker: &B,
+    reader: &Reader,
+    now: TimestampMicros,
+) -> Result<ReaderStatus, LogError> {
     let mut status = ReaderStatus {
         role: reader.role.to_owned(),
         group: reader.group.to_owned(),
@@ -177,11 +185,11 @@ async fn tables(server: &ClickHouse) -> Result<TableStatus, sinks::error::SinkEr
         .await?;
     let sessions = server
         .rows(&format!(
-            "SELECT tenant_id, any(agent_id) AS agent_id, toString(session_id) AS session_id, count() AS events, \
-             toString(max(event_time)) AS last_event_time FROM {database}.events \
-             WHERE session_id != toUUID('00000000-0000-0000-0000-000000000000') \
-             AND event_time > (SELECT max(event_time) FROM {database}.events) - INTERVAL 1 DAY \
-             GROUP BY tenant_id, session_id ORDER BY max(event_time) DESC LIMIT {SESSIONS_MAX}"
+            "SELECT e.tenant_id AS tenant_id, any(e.agent_id) AS agent_id, toString(e.session_id) AS session_id, \
+             count() AS events, toString(max(e.event_time)) AS last_event_time FROM {database}.events AS e \
+             WHERE e.session_id != toUUID('00000000-0000-0000-0000-000000000000') \
+             AND e.event_time > (SELECT max(event_time) FROM {database}.events) - INTERVAL 1 DAY \
+             GROUP BY e.tenant_id, e.session_id ORDER BY max(e.event_time) DESC LIMIT {SESSIONS_MAX}"
         ))
         .await?;
     let totals = totals.into_iter().next();

@@ -199,7 +199,7 @@ where
 
 /// The dead letter of a reject: the original key, value and headers untouched, with Kafka Connect's
 /// headers added. `None` if the reject names no record of the batch, which a stage cannot do.
-fn dead_letter(stage: &str, reject: &Reject, records: &[Record]) -> Option<OutRecord> {
+pub(crate) fn dead_letter(stage: &str, reject: &Reject, records: &[Record]) -> Option<OutRecord> {
     let index = records.binary_search_by_key(&reject.at.offset, |r| r.at.offset).ok()?;
     let record = records.get(index)?;
     let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value));

@@ -32,8 +32,11 @@ pub trait SinkRole: Send {
         next: u64,
     ) -> impl Future<Output = Result<(), RoleError>> + Send;
 
-    /// Publishes what is due by the clock, or everything if this is the end; asked after every event.
-    fn due<L: Log>(&mut self, log: &mut L, is_end: bool) -> impl Future<Output = Result<(), RoleError>> + Send;
+    /// Nothing is left to read: publishes everything if this is the end.
+    fn idle<L: Log>(&mut self, log: &mut L, is_end: bool) -> impl Future<Output = Result<(), RoleError>> + Send;
+
+    /// Publishes what is due by the clock; asked after every event.
+    fn due<L: Log>(&mut self, log: &mut L) -> impl Future<Output = Result<(), RoleError>> + Send;
 
     /// These partitions go to another member, or the process ends: publishes what is worth it. What
     /// is not published is read again by whoever goes on.
@@ -169,9 +172,10 @@ impl Shell<'_> {
                 self.meter.caught_up(clock::now());
                 // A log is idle too while it has not assigned anything yet: that is no end.
                 is_end = upstream_done && !self.assigned.is_empty();
+                sink.idle(log, is_end).await?;
             }
         }
-        sink.due(log, is_end).await?;
+        sink.due(log).await?;
         for partition in &self.assigned {
             self.meter.sink(*partition, sink.row(*partition));
         }

@@ -4,6 +4,10 @@
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod api_keys;
 mod chain;
+mod deploy;
 mod licences;
+mod send;
+mod services;
 mod tidy;

@@ -2,6 +2,8 @@
 //! in every view. Fails where the engine cannot be had; the message names the remedies.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "clickhouse_sink/dashboards.rs"]
+mod dashboards;
 #[path = "clickhouse_sink/intent.rs"]
 mod intent;
 #[path = "clickhouse_sink/rows.rs"]

@@ -11,7 +11,7 @@ mod support;
 use std::process::Command;
 
 use serde_json::Value;
-use support::{custody, demo, demo_with};
+use support::{assert_same_totals, custody, demo, demo_with};
 
 fn broker() -> String {
     std::env::var("CUSTODY_TEST_KAFKA")
@@ -30,25 +30,7 @@ fn kafka_gives_the_totals_of_the_embedded_log_and_is_readable_by_others() {
     let (log, namespace) = (format!("kafka://{}", broker()), namespace());
     let arguments = ["--log".as_ref(), log.as_ref(), "--kafka-namespace".as_ref(), namespace.as_ref()];
     let found = demo_with(on_kafka.path(), &arguments);
-    let totals = [
-        "emitted",
-        "withheld",
-        "duplicated",
-        "accepted",
-        "clean",
-        "rejected",
-        "archived_rows",
-        "clickhouse_rows",
-        "missing_reported",
-        "duplicates_reported",
-        "pii_values_found",
-        "verify",
-        "findings",
-        "rejected_by_reason",
-    ];
-    for name in totals {
-        assert_eq!(found[name], expected[name], "{name}");
-    }
+    assert_same_totals(&found, &expected);
     assert_eq!(alert_classes(&found), alert_classes(&expected));
     let again = demo_with(on_kafka.path(), &arguments);
     assert_eq!(again["clickhouse_rows"], found["clickhouse_rows"], "a second run adds nothing");

@@ -13,9 +13,10 @@ use schemas::record::OutRecord;
 use schemas::text::Text;
 use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, session_key};
+use serde::{Deserialize, Serialize};
 
 /// What the next event of a session follows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionState {
     /// Number of the next event, 0-based.
     pub next_seq: i64,
@@ -134,6 +135,14 @@ impl Sequencer {
 }
 
 impl SessionState {
+    /// Takes up an event of the session that an earlier process stamped, and its bytes: the next one
+    /// follows it, whatever was lost before it.
+    pub fn replay<T: Text>(&mut self, event: &Event<T>, bytes: &[u8]) {
+        self.count(event);
+        self.next_seq = event.h().seq;
+        self.follow(bytes);
+    }
+
     fn follow(&mut self, bytes: &[u8]) {
         self.next_seq += 1;
         self.prev_hash = Sha256::of(bytes);
@@ -227,6 +236,17 @@ mod tests {
         let mut event = call(1, 2_000);
         second.stamp(&mut event);
         assert_eq!((numbers(&event), event.h().prev_hash), ((1, 0), Sha256::of(&bytes)));
+    }
+
+    #[test]
+    fn a_replayed_session_is_where_the_stamped_one_is() {
+        let mut sequencer = Sequencer::new("w", TimestampMicros(1));
+        let mut state = SessionState::default();
+        for mut event in [started(1), call(1, 2_000), call(1, 3_000)] {
+            let bytes = sequencer.stamp(&mut event);
+            state.replay(&event, &bytes);
+        }
+        assert_eq!(sequencer.session(Uuid([1; 16])), Some(&state));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Pure data. It reads no clock, gives no numbers and writes nothing.
 
+use bytes::Bytes;
 use schemas::event::RawEvent;
 use schemas::id::Sha256;
 
@@ -16,6 +17,9 @@ pub struct Arrived {
     /// Digest of what arrived, independent of any number that is given later: the same event sent
     /// twice has the same digest.
     pub content_sha256: Sha256,
+    /// The exact record that the client stamped, where it sent one: appended as the value unchanged,
+    /// because the next event's `prev_hash` covers it. Only with `numbered`.
+    pub raw: Option<Bytes>,
 }
 
 /// Why a request, or one event of it, is refused: the members of a problem of RFC 9457. Nothing in

@@ -3,11 +3,13 @@
 //! [`memory`](super::memory) and [`local`](super::local) are stores; everything that must be equal
 //! in both is here. It does not speak to other processes.
 
+mod lease;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,9 +17,9 @@ use schemas::limits::{STEP_BYTES_MAX, STEP_RECORDS_MAX};
 use schemas::record::{OutRecord, PartitionId, Position, Record};
 use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, partition_of};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::lease::{GroupKey, Groups};
 use super::group::{Change, Gone, Group};
 use super::{Appender, Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
 
@@ -54,6 +56,8 @@ pub enum WriteKind {
     /// A position without outputs.
     Offset,
 }
+
+pub use self::lease::Lease;
 
 /// Whom a read from outside any group is made for.
 const OUTSIDE: &str = "";
@@ -98,41 +102,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// First and next offset.
     fn bounds(&self, partition: PartitionId) -> Range<u64>;
-}
-
-type GroupKey = (String, Topic);
-
-#[derive(Debug, Default)]
-struct Groups {
-    groups: Mutex<BTreeMap<GroupKey, Group>>,
-    changed: Notify,
-}
-
-impl Groups {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupKey, Group>> {
-        // A group is consistent between any two statements, so a panic elsewhere cannot have torn it.
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn with<R>(&self, key: &GroupKey, act: impl FnOnce(&mut Group) -> R) -> Result<R, Gone> {
-        self.lock().get_mut(key).map(act).ok_or(Gone)
-    }
-}
-
-/// A commit under way: while it lives, no successor gets the partition.
-#[derive(Debug)]
-pub struct Lease {
-    groups: Arc<Groups>,
-    key: GroupKey,
-    incarnation: u64,
-    partition: u32,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let _: Result<(), Gone> = self.groups.with(&self.key, |g| g.release(self.incarnation, self.partition));
-        self.groups.changed.notify_waiters();
-    }
 }
 
 /// A broker in this process; clones share one log.
@@ -450,7 +419,8 @@ impl<S: Store> Log for InProcessLog<S> {
                 tokio::task::yield_now().await;
                 return Ok(LogEvent::Idle);
             }
-            if tokio::time::timeout_at(deadline, news).await.is_err() {
+            // News of other topics must not keep a caller that waits for the time from hearing of it.
+            if Instant::now() >= deadline || tokio::time::timeout_at(deadline, news).await.is_err() {
                 return Ok(LogEvent::Idle);
             }
         }

@@ -80,6 +80,24 @@ fn differ(left: Option<Sha256>, right: Option<Sha256>) -> bool {
 }
 
 impl Chain {
+    /// A chain that is picked up at `first`: what was before is neither known nor missed, but may
+    /// come again.
+    pub(super) fn resumed(first: i64) -> Self {
+        let mut chain = Self::default();
+        if first > 0 {
+            chain.holes.push(Hole {
+                first: 0,
+                next: first,
+                since: TimestampMicros(i64::MIN),
+                reported: true,
+                left: chain.last,
+                right: None,
+            });
+            (chain.next, chain.last) = (first, None);
+        }
+        chain
+    }
+
     /// Takes an event in.
     pub(super) fn insert(&mut self, link: Link) -> Placement {
         if link.seq < self.next {

@@ -9,10 +9,14 @@
 //! What it forgets on purpose: a session that is over and was silent for `retention_ms`. An event
 //! of such a session that comes after that, and that happened longer ago than `retention_ms`, is
 //! judged by its lateness alone and opens no new ledger (only a `seq` 0 does); its writer's
-//! numbers are still compared. Repeats are told apart for the newest 1 024 events of a session
+//! numbers are still compared. Best-effort events are numbered by gateways, per (session, gateway,
+//! epoch) and in order of arrival: gaps and broken chains are judged in each such line of numbers, a
+//! repeat by the digest of what arrived, and neither the end of the session nor what its client
+//! counts is held against what is there. Repeats are told apart for the newest 1 024 events of a session
 //! (see `seen`), older ones are reported as `seq_regressed`. Equal event ids in two sessions are
 //! not compared.
 
+mod best_effort;
 mod calls;
 mod chain;
 mod finding;
@@ -36,6 +40,7 @@ use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, joined_key, partition_of, session_key};
 use serde::{Deserialize, Serialize};
 
+use self::best_effort::is_best_effort;
 use self::finding::{Cause, Finding, Subject};
 use self::seen::Repeat;
 use self::session::{Taken, clock_finding, clock_problem, repeat_finding};
@@ -115,7 +120,7 @@ pub struct Completeness {
 
 impl Completeness {
     /// Name and logic version.
-    pub const ID: ProcessorId = ProcessorId { name: "completeness", version: 1 };
+    pub const ID: ProcessorId = ProcessorId { name: "completeness", version: 2 };
 
     /// The stage with these thresholds.
     pub fn new(config: CompletenessConfig) -> Self {
@@ -160,7 +165,7 @@ impl Completeness {
         let h = record.value.h();
         let clock = clock_problem(record, &self.config);
         state.with_producer(&h.tenant_id, &h.producer_id, h.producer_epoch, |producer| {
-            let repeat = producer.identify(record);
+            let (repeat, new_number) = producer.identify(record);
             found.extend(repeat.map(|repeat| repeat_finding(h, repeat)));
             if let Some(why) = clock.filter(|_| !producer.head.clock_reported) {
                 producer.head.clock_reported = true;
@@ -168,7 +173,7 @@ impl Completeness {
                 found.push(clock_finding(h, why));
             }
             let repeated_id = matches!(repeat, Some(Repeat::Duplicate | Repeat::Equivocation));
-            Taken { repeated_id, redelivery: repeat == Some(Repeat::Duplicate), filled: false }
+            Taken { repeated_id, redelivery: repeat == Some(Repeat::Duplicate) && !new_number, filled: false }
         })
     }
 
@@ -202,17 +207,21 @@ impl Completeness {
         found: &mut Vec<Finding>,
     ) {
         let h = &heartbeat.h;
-        let closed = h.ext.get(CLOSED_EXT).is_some_and(|value| value == "true");
-        state.with_producer(&h.tenant_id, &h.producer_id, h.producer_epoch, |producer| {
-            producer.claim(heartbeat.last_producer_seq, closed);
-        });
+        // Numbers in a best-effort heartbeat are its sender's; those of the log are its gateway's.
+        let claims_numbers = !is_best_effort(h);
+        if claims_numbers {
+            let closed = h.ext.get(CLOSED_EXT).is_some_and(|value| value == "true");
+            state.with_producer(&h.tenant_id, &h.producer_id, h.producer_epoch, |producer| {
+                producer.claim(heartbeat.last_producer_seq, closed);
+            });
+        }
         let mut claims = 0;
         for open in heartbeat.open_sessions.iter().filter(|open| !open.id.is_zero()) {
             let known = state.has_session(&h.tenant_id, open.id);
             let key = session_key(&h.tenant_id, open.id);
             let here = || partition_of(&key, self.config.source_partitions) == record.at.partition.partition;
             if known || (claims < CLAIMS_PER_HEARTBEAT_MAX && here()) {
-                let last_seq = if claims < CLAIMS_PER_HEARTBEAT_MAX { open.last_seq } else { -1 };
+                let last_seq = if claims_numbers && claims < CLAIMS_PER_HEARTBEAT_MAX { open.last_seq } else { -1 };
                 let news = state.with_session(&h.tenant_id, open.id, |session| {
                     session.claim(h, open.id, last_seq, record.broker_time, found)
                 });

@@ -7,6 +7,7 @@ use schemas::event::{CleanEvent, EventHeader, SeqSpan, WriterSpan};
 use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
+use super::best_effort::{self, is_best_effort};
 use super::key::{self, Key};
 use super::seen::{Identity, Repeat, Seen};
 use super::spans::{self, Range};
@@ -78,21 +79,29 @@ impl Producer {
         self.changed_chunk = Some(self.changed_chunk.map_or(chunk, |first| first.min(chunk)));
     }
 
-    /// What an event outside of sessions is, if its number was seen before; remembers it if not.
-    pub(super) fn identify(&mut self, record: &Sourced<CleanEvent>) -> Option<Repeat> {
+    /// What an event outside of sessions repeats, and whether its number is new; remembers it if so.
+    pub(super) fn identify(&mut self, record: &Sourced<CleanEvent>) -> (Option<Repeat>, bool) {
         let h = record.value.h();
-        let identity = Identity::of(h.event_id, &record.source.sha256);
+        let numbered_here = is_best_effort(h);
+        let identity = match numbered_here {
+            true => best_effort::identity(record),
+            false => Identity::of(h.event_id, &record.source.sha256),
+        };
         if h.producer_seq < 0 {
-            return None;
+            return (None, true);
         }
         match self.seen.repeat(h.producer_seq, identity) {
             Repeat::Unknown => {
-                let elsewhere = self.seen.has_id(identity);
+                let elsewhere = self.seen.known(identity).map(|repeat| match numbered_here {
+                    true => repeat,
+                    // One id at two numbers of a writer that numbers its own events.
+                    false => Repeat::Equivocation,
+                });
                 self.seen.insert(h.producer_seq, identity);
                 self.changed = true;
-                elsewhere.then_some(Repeat::Equivocation)
+                (elsewhere, true)
             }
-            repeat => Some(repeat),
+            repeat => (Some(repeat), false),
         }
     }
 

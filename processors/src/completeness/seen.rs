@@ -72,6 +72,21 @@ impl Seen {
         }
     }
 
+    /// What the event is, if its id is known at any number: [`Repeat::Duplicate`] or
+    /// [`Repeat::Equivocation`].
+    pub(super) fn known(&self, identity: Identity) -> Option<Repeat> {
+        let mut found = None;
+        for page in &self.pages {
+            for (slot, _) in page.ids.iter().enumerate().filter(|(_, id)| **id == identity.id) {
+                if page.digests[slot] == identity.digest {
+                    return Some(Repeat::Duplicate);
+                }
+                found = Some(Repeat::Equivocation);
+            }
+        }
+        found
+    }
+
     /// Whether an event with that id is known, at any number.
     pub(super) fn has_id(&self, identity: Identity) -> bool {
         self.pages.iter().any(|page| page.ids.contains(&identity.id))

@@ -12,6 +12,7 @@ use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
 use super::CompletenessConfig;
+use super::best_effort::{BestEffort, is_best_effort};
 use super::calls::{CallFact, Calls};
 use super::chain::{Chain, Link, Placement};
 use super::finding::{Finding, Subject, label};
@@ -26,10 +27,10 @@ const TYPES_MAX: usize = 64;
 
 /// What an event says that can only be judged once all earlier events are there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Fact {
-    event_id: Uuid,
-    event_type: u64,
-    call: Option<CallFact>,
+pub(super) struct Fact {
+    pub(super) event_id: Uuid,
+    pub(super) event_type: u64,
+    pub(super) call: Option<CallFact>,
 }
 
 /// What `session.ended` says.
@@ -61,9 +62,11 @@ pub(super) struct Head {
     counts: Vec<(u64, i64)>,
     counts_known: bool,
     pending: BTreeMap<i64, Fact>,
-    clock_reported: bool,
+    pub(super) clock_reported: bool,
     closed: bool,
     unterminated: bool,
+    /// Best-effort events so far; a repeat of one that is remembered is none.
+    pub(super) best_effort: i64,
 }
 
 impl Default for Head {
@@ -85,6 +88,7 @@ impl Default for Head {
             clock_reported: false,
             closed: false,
             unterminated: false,
+            best_effort: 0,
         }
     }
 }
@@ -106,19 +110,20 @@ pub(super) struct Session {
     pub(super) head: Head,
     pub(super) seen: Seen,
     pub(super) calls: Calls,
+    pub(super) best_effort: BestEffort,
     /// Whether the head changed since it was last saved.
     pub(super) changed: bool,
 }
 
 /// FNV-1a, 64 bits: names an event type in a count. Colliding types only confuse the session that
 /// uses both.
-fn type_hash(event_type: &str) -> u64 {
+pub(super) fn type_hash(event_type: &str) -> u64 {
     event_type.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 impl Session {
     /// Whom its findings are about.
-    fn subject(&self, tenant: &str, id: Uuid) -> Subject {
+    pub(super) fn subject(&self, tenant: &str, id: Uuid) -> Subject {
         let Head { agent, environment, .. } = &self.head;
         Subject { tenant: tenant.to_owned(), agent: agent.clone(), environment: environment.clone(), session: id }
     }
@@ -131,10 +136,11 @@ impl Session {
         found: &mut Vec<Finding>,
     ) -> Taken {
         let h = record.value.h();
+        if is_best_effort(h) {
+            return self.take_best_effort(record, config, found);
+        }
         let identity = Identity::of(h.event_id, &record.source.sha256);
-        // A bridge that only reads spans does not know stored bytes; it leaves zeros.
-        let claims = h.seq == 0 || h.capture != "best_effort" || !h.prev_hash.is_zero();
-        let prev = claims.then_some(h.prev_hash);
+        let prev = Some(h.prev_hash);
         let link = Link { seq: h.seq, digest: record.source.sha256, prev, at: record.broker_time };
         match self.head.chain.insert(link) {
             Placement::Seen => self.repeated(h, identity, found),
@@ -155,6 +161,15 @@ impl Session {
         }
     }
 
+    /// An event of the session: whom it is about, and that it is not silent.
+    pub(super) fn meet(&mut self, h: &EventHeader, at: TimestampMicros) {
+        if self.head.agent.is_empty() {
+            self.head.agent.clone_from(&h.agent_id);
+            self.head.environment.clone_from(&h.environment);
+        }
+        self.head.last_time = self.head.last_time.max(at);
+    }
+
     fn repeated(&self, h: &EventHeader, identity: Identity, found: &mut Vec<Finding>) -> Taken {
         let repeat = self.seen.repeat(h.seq, identity);
         found.push(repeat_finding(h, repeat));
@@ -164,11 +179,7 @@ impl Session {
 
     fn accept(&mut self, record: &Sourced<CleanEvent>, config: &CompletenessConfig, found: &mut Vec<Finding>) {
         let h = record.value.h();
-        if self.head.agent.is_empty() {
-            self.head.agent.clone_from(&h.agent_id);
-            self.head.environment.clone_from(&h.environment);
-        }
-        self.head.last_time = self.head.last_time.max(record.broker_time);
+        self.meet(h, record.broker_time);
         self.check_clock(record, config, found);
         if let Event::SessionStarted(started) = &record.value {
             self.head.started = true;
@@ -259,7 +270,7 @@ impl Session {
         }
     }
 
-    fn judge_fact(
+    pub(super) fn judge_fact(
         &mut self,
         tenant: &str,
         id: Uuid,
@@ -273,7 +284,7 @@ impl Session {
             self.head.template_step += 1;
         }
         let Some(call) = &fact.call else { return };
-        let whole = self.head.chain.is_whole();
+        let whole = self.head.chain.is_whole() && self.best_effort.is_whole();
         for problem in self.calls.apply(seq, call) {
             let doubt = if whole { "" } else { " (what is absent may be among the missing events)" };
             let reason = format!("{} in session {id}, event {seq}{doubt}", problem.why);
@@ -351,11 +362,7 @@ impl Session {
         at: TimestampMicros,
         found: &mut Vec<Finding>,
     ) -> bool {
-        if self.head.agent.is_empty() {
-            self.head.agent.clone_from(&h.agent_id);
-            self.head.environment.clone_from(&h.environment);
-        }
-        self.head.last_time = self.head.last_time.max(at);
+        self.meet(h, at);
         let (news, given_up) = self.head.chain.claim(last_seq.saturating_add(1), at);
         found.extend(given_up.map(|range| self.gap(&h.tenant_id, id, &[range])));
         self.changed = true;
@@ -380,6 +387,7 @@ impl Session {
             found.push(self.gap(tenant, id, &missing));
             self.judge(tenant, id, config, found);
         }
+        self.report_lanes(tenant, id, opened, found);
         if timed_out {
             self.terminate(tenant, id, found);
         }
@@ -393,6 +401,7 @@ impl Session {
             found.push(self.gap(tenant, id, &missing));
             self.judge(tenant, id, config, found);
         }
+        self.report_lanes(tenant, id, TimestampMicros(i64::MAX), found);
         self.terminate(tenant, id, found);
     }
 
@@ -408,6 +417,10 @@ impl Session {
         self.head.unterminated = true;
         self.changed = true;
         let next = self.head.chain.next;
+        if next == 0 && self.head.best_effort > 0 {
+            // Nobody promised the end of a session that is only observed.
+            return;
+        }
         let reason = format!("session {id} fell silent after {next} events without an end");
         let finding = Finding::new(self.subject(tenant, id), "unterminated", "warning", reason);
         found.push(finding.fact("events", next).fact("last_ms", self.head.last_time.ms()));
@@ -446,7 +459,7 @@ fn equivocation(h: &EventHeader) -> Finding {
     Finding::new(Subject::of(h), "equivocation", "critical", reason).target(h.event_id).fact("seq", h.seq)
 }
 
-fn chain_broken(h: &EventHeader, why: &str) -> Finding {
+pub(super) fn chain_broken(h: &EventHeader, why: &str) -> Finding {
     let reason = format!("event {} of session {} {why}", h.seq, h.session_id);
     let finding = Finding::new(Subject::of(h), "chain_broken", "critical", reason);
     finding.target(h.event_id).fact("seq", h.seq).fact("prev_hash", h.prev_hash)

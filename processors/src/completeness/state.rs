@@ -279,6 +279,11 @@ fn load_session(session: &mut Session, mut parts: Parts<'_>, value: &[u8]) -> Re
             let number = parts.number().ok_or_else(malformed)?;
             session.seen.load(number, value).ok_or_else(malformed)?;
         }
+        Some(3) => session.best_effort.load(parts.id().ok_or_else(malformed)?, value)?,
+        Some(4) => {
+            let number = parts.number().ok_or_else(malformed)?;
+            session.best_effort.seen.load(number, value).ok_or_else(malformed)?;
+        }
         _ => return Err(malformed()),
     }
     Ok(())
@@ -297,7 +302,10 @@ fn session_keys(tenant: &str, id: Uuid, session: &Session) -> Vec<Bytes> {
     let head = std::iter::once(prefix.clone().byte(0).bytes());
     let calls = session.calls.tags().map(|tag| prefix.clone().byte(1).id(tag).bytes());
     let pages = session.seen.numbers().map(|number| prefix.clone().byte(2).number(number).bytes());
-    head.chain(calls).chain(pages).collect()
+    let lanes = session.best_effort.ids().map(|lane| prefix.clone().byte(3).id(lane).bytes());
+    let best_effort = session.best_effort.seen.numbers();
+    let best_effort = best_effort.map(|number| prefix.clone().byte(4).number(number).bytes());
+    head.chain(calls).chain(pages).chain(lanes).chain(best_effort).collect()
 }
 
 fn session_changes(tenant: &str, id: Uuid, session: &mut Session, out: &mut Vec<StateChange>) {
@@ -308,6 +316,10 @@ fn session_changes(tenant: &str, id: Uuid, session: &mut Session, out: &mut Vec<
     out.extend(calls.map(|(tag, bytes)| (prefix.clone().byte(1).id(tag).bytes(), bytes)));
     let pages = session.seen.take_changes().into_iter();
     out.extend(pages.map(|(number, bytes)| (prefix.clone().byte(2).number(number).bytes(), bytes.map(Bytes::from))));
+    let lanes = session.best_effort.take_changes().into_iter();
+    out.extend(lanes.map(|(lane, bytes)| (prefix.clone().byte(3).id(lane).bytes(), bytes)));
+    let pages = session.best_effort.seen.take_changes().into_iter();
+    out.extend(pages.map(|(number, bytes)| (prefix.clone().byte(4).number(number).bytes(), bytes.map(Bytes::from))));
 }
 
 impl PartitionState for CompletenessState {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod best_effort;
 mod fleet;
 mod laws;
 mod random;

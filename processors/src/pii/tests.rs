@@ -507,3 +507,21 @@ fn no_personal_value_of_a_real_session_is_in_its_clean_events() {
     let shown: Vec<_> = leaks.iter().take(5).collect();
     assert!(leaks.is_empty(), "{} leaks, such as {shown:?}", leaks.len());
 }
+
+#[test]
+fn a_gateways_digest_of_what_arrived_stays_as_it_is() {
+    let digests = (0..2_000_u32).map(|n| schemas::id::Sha256::of(&n.to_be_bytes()).to_hex());
+    let raw = digests.map(|digest| {
+        let mut event = model_call("acme", 1, "hello", "");
+        event.h_mut().ext.insert(schemas::event::CONTENT_SHA256_EXT.to_owned(), digest);
+        event
+    });
+    let raw: Vec<RawEvent> = raw.collect();
+    let output = stage().process(&mut Default::default(), &sourced(Topic::Events, NOW, 1, raw.clone()));
+    let clean = output.derived.iter().filter_map(|out| match &out.value {
+        Derived::Event(event) if out.topic == Topic::Clean => Some(&event.h().ext),
+        _ => None,
+    });
+    let clean: Vec<_> = clean.collect();
+    assert_eq!(clean, raw.iter().map(|event| &event.h().ext).collect::<Vec<_>>());
+}

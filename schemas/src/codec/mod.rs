@@ -25,7 +25,7 @@ use crate::text::{CleanText, Text};
 use datum::{Datum, Fault, Input};
 use foreign::Foreign;
 use frame::Frame;
-pub use header::validate_header;
+pub use header::{HeaderFault, HeaderFaultKind, SYSTEM_TYPES, check_header, validate_header};
 pub use published::{PublishedSchema, published_schemas};
 
 /// Why bytes are not an event.

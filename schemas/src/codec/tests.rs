@@ -367,10 +367,11 @@ fn headers_are_refused_for_a_reason_that_names_the_field() {
         "tenant_id _system is reserved for events of the system itself",
     );
     check(&|h| h.producer_id = long(), invalid, "producer_id is longer than 256 bytes");
-    check(&|h| h.principal.id = long(), invalid, "a principal has a field longer than 256 bytes");
+    check(&|h| h.principal.id = long(), invalid, "principal has a field longer than 256 bytes");
     check(&|h| h.spec_version = 0, invalid, "spec_version 0 is not in 1..=1");
     check(&|h| h.spec_version = 2, invalid, "spec_version 2 is not in 1..=1");
-    check(&|h| h.seq = -2, invalid, "seq or producer_seq is below -1");
+    check(&|h| h.seq = -2, invalid, "seq is below -1");
+    check(&|h| h.producer_seq = -2, invalid, "producer_seq is below -1");
     let implausible = RejectReason::ImplausibleTime;
     check(&|h| h.event_time = TimestampMicros(0), implausible, "event_time is before 2000");
     let ahead = BROKER_TIME.plus_ms(86_400_001);

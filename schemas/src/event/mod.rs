@@ -6,12 +6,18 @@ mod generated;
 
 pub use generated::*;
 
-use crate::text::{CleanText, RawText};
+use serde::{Deserialize, Deserializer};
+
+use crate::text::{CleanText, RawText, Text};
 
 /// An event as its producer wrote it: content fields hold raw text.
 pub type RawEvent = Event<RawText>;
 /// An event after redaction: the only kind that a sink accepts (invariant I9).
 pub type CleanEvent = Event<CleanText>;
+
+/// Key of the `ext` entry in which a gateway keeps the digest of what arrived, 64 hexadecimal
+/// digits: the same event sent twice has the same digest, whatever number it is given.
+pub const CONTENT_SHA256_EXT: &str = "custody.content_sha256";
 
 impl EventHeader {
     /// A header that says nothing but the event type.
@@ -20,7 +26,28 @@ impl EventHeader {
     }
 }
 
-impl<T: crate::text::Text> Event<T> {
+impl EventKind {
+    /// The record that was made for that event type; `None` where the catalogue has none.
+    pub fn of_event_type(event_type: &str) -> Option<Self> {
+        let known = |kind: &&EventKind| **kind != EventKind::Extension && kind.event_type() == event_type;
+        Self::ALL.iter().find(known).copied()
+    }
+}
+
+impl<T: Text> Event<T> {
+    /// Reads the record of that kind, by the names of its fields; what is absent has its default.
+    ///
+    /// # Errors
+    /// Those of the deserializer.
+    pub fn deserialize_as<'de, D: Deserializer<'de>>(kind: EventKind, deserializer: D) -> Result<Self, D::Error> {
+        macro_rules! read {
+            ($name:ident) => {
+                Deserialize::deserialize(deserializer).map(Event::$name)
+            };
+        }
+        read_record!(kind, read)
+    }
+
     /// Whether the event is a tick: time, not evidence.
     pub fn is_tick(&self) -> bool {
         matches!(self, Event::Tick(_))

@@ -13,7 +13,7 @@ pub use sample::Seed;
 pub use typical::typical;
 
 use crate::codec::Derived;
-use crate::event::{Event, EventHeader, EventKind, read_record};
+use crate::event::{Event, EventHeader, EventKind, RawEvent, read_record, with_record};
 use crate::text::Text;
 use crate::time::TimestampMicros;
 
@@ -31,6 +31,16 @@ pub fn event<T: Text>(kind: EventKind, seed: u64) -> Event<T> {
     let mut event: Event<T> = read_record!(kind, sample);
     make_valid(event.h_mut(), kind, &mut seed);
     event
+}
+
+/// An event in the JSON form that intake reads: the header's fields, then the type's own under `data`,
+/// each in the order of the schema, none left out.
+pub fn intake_json(event: &RawEvent) -> String {
+    let whole = with_record!(event, record => serde_json::to_string(record)).unwrap_or_default();
+    let header = serde_json::to_string(event.h()).unwrap_or_default();
+    let own = whole.strip_prefix("{\"h\":").and_then(|rest| rest.strip_prefix(&*header)).unwrap_or_default();
+    let own = own.strip_prefix(',').unwrap_or(own);
+    format!("{},\"data\":{{{own}}}", header.strip_suffix('}').unwrap_or_default())
 }
 
 /// A derived record, of each type in turn.

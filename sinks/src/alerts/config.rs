@@ -165,6 +165,15 @@ impl AlertConfig {
         if self.firing_age_ms_max <= 0 {
             return Err(refuse("alert", "firing_age_ms_max must be above 0"));
         }
+        for (field, url) in [
+            ("generator_url", &self.generator_url),
+            ("runbook_url", &self.runbook_url),
+            ("dashboard_url", &self.dashboard_url),
+        ] {
+            if !url.is_empty() && !url.starts_with("http://") && !url.starts_with("https://") {
+                return Err(refuse(&format!("alert.{field}"), "it must begin with http:// or https://"));
+            }
+        }
         self.receivers.iter().try_for_each(|(name, receiver)| receiver.check(name).map(drop))
     }
 }

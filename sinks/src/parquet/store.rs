@@ -17,6 +17,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
+pub use self::config::StoreConfig;
 use crate::error::{ErrorClass, SinkError};
 use crate::parquet::store::failure::{failed, is_absent};
 use crate::parquet::store::protection::{Bucket, Protection};

@@ -176,7 +176,13 @@ impl GroupContext {
                     return Ok(());
                 }
                 Err(error) if Instant::now() > deadline => {
-                    return Err(failed(format!("seek in {topic}/{partition}"), &error, consumer.client()));
+                    // Brokers that are away keep a fetcher from starting: that passes, whatever
+                    // librdkafka calls the state.
+                    let what = format!("seek in {topic}/{partition}");
+                    return Err(match consumer.client().fatal_error() {
+                        Some(_) => failed(what, &error, consumer.client()),
+                        None => LogError::new(ErrorClass::Retry { after_ms: 500 }, what, error.to_string()),
+                    });
                 }
                 Err(_) => std::thread::sleep(POLL_WAIT),
             }

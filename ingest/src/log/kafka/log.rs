@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::consumer::{Command, GroupConsumer, GroupContext, run};
-use super::outside::committed_by;
+use super::outside::{bounds_by, client, committed_by};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
 use super::{ANSWER_WAIT, Context, Inner, PREFETCH_KBYTES, SESSION_TIMEOUT_MS, blocking, create, failed};
@@ -278,11 +278,7 @@ impl Log for KafkaLog {
         let (inner, consumer) = (Arc::clone(&self.inner), Arc::clone(&self.consumer));
         blocking("bounds", move || {
             inner.held(partition)?;
-            // This client reads committed: the end is the last stable offset.
-            let marks =
-                consumer.fetch_watermarks(&inner.topic(partition.topic), partition.partition as i32, ANSWER_WAIT);
-            let (first, next) = marks.map_err(|e| failed(name(partition), &e, consumer.client()))?;
-            Ok(first as u64..next as u64)
+            bounds_by(&inner, &consumer, partition)
         })
         .await
     }
@@ -303,18 +299,7 @@ fn restore(inner: &Inner, state: PartitionId) -> Result<Vec<(Bytes, Bytes)>, Log
     let (wire, number) = (inner.topic(state.topic), state.partition as i32);
     let what = || format!("restore of {}", name(state));
     inner.count_of(state.topic)?;
-    let group = format!("{}restore", inner.config.namespace);
-    let settings = [
-        // A client that assigns needs a group id; it never joins or commits.
-        ("group.id", group.as_str()),
-        ("enable.auto.commit", "false"),
-        ("enable.partition.eof", "true"),
-        ("isolation.level", "read_committed"),
-        ("auto.offset.reset", "error"),
-        ("fetch.wait.max.ms", "10"),
-        ("queued.max.messages.kbytes", PREFETCH_KBYTES),
-    ];
-    let consumer: BaseConsumer<Context> = create(&inner.config, &settings, Context)?;
+    let consumer = client(inner, "restore")?;
     let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
     let (first, end) = decided(inner, &consumer, &wire, number).map_err(refuse)?.ok_or_else(|| undecided(what()))?;
     let mut list = TopicPartitionList::new();

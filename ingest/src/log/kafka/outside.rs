@@ -20,7 +20,7 @@ use crate::log::in_process::name;
 use crate::log::{Committed, ErrorClass, LogError};
 
 /// A client that reads committed records and belongs to no group that anybody else uses.
-fn client(inner: &Inner, group: &str) -> Result<BaseConsumer<Context>, LogError> {
+pub(super) fn client(inner: &Inner, group: &str) -> Result<BaseConsumer<Context>, LogError> {
     let group = format!("{}{group}", inner.config.namespace);
     let settings = [
         ("group.id", group.as_str()),
@@ -57,7 +57,13 @@ pub(super) fn bounds(inner: &Inner, partition: PartitionId) -> Result<Range<u64>
     bounds_by(inner, &*inner.askers.of(inner, "outside")?, partition)
 }
 
-fn bounds_by(inner: &Inner, consumer: &BaseConsumer<Context>, partition: PartitionId) -> Result<Range<u64>, LogError> {
+/// First and next offset as `consumer` sees them: one that reads committed records ends at the last
+/// stable offset.
+pub(super) fn bounds_by<C: ConsumerContext>(
+    inner: &Inner,
+    consumer: &BaseConsumer<C>,
+    partition: PartitionId,
+) -> Result<Range<u64>, LogError> {
     let marks = consumer.fetch_watermarks(&inner.topic(partition.topic), partition.partition as i32, ANSWER_WAIT);
     let (first, next) = marks.map_err(|e| failed(name(partition), &e, consumer.client()))?;
     Ok(first as u64..next as u64)

@@ -70,6 +70,7 @@ prop_compose! {
         producer in 0..3_i64,
         prev in 0..4_u8,
         bytes in 0..12_u8,
+        content in prop_oneof![2 => Just(None), 1 => (0..4_u8).prop_map(Some)],
         event_ms in prop_oneof![6 => Just(0), 1 => Just(-200_000_000_i64), 1 => Just(900_000_i64), 1 => Just(-START_MS)],
     ) -> (CleanEvent, Sha256) {
         let mut event = event(kind, id);
@@ -87,6 +88,10 @@ prop_compose! {
         h.producer_epoch = producer;
         h.producer_seq = producer_seq;
         h.event_time = TimestampMicros::from_ms(START_MS + event_ms);
+        if let Some(content) = content {
+            h.capture = "best_effort".to_owned();
+            h.ext.insert(CONTENT_SHA256_EXT.to_owned(), Sha256([content; 32]).to_hex());
+        }
         (event, Sha256([bytes; 32]))
     }
 }

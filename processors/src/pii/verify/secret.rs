@@ -50,6 +50,7 @@ const PREFIXES: &[(&[u8], usize)] = &[
     (b"pnu_", 36),
     (b"secret_", 40),
     (b"ntn_", 40),
+    (b"cst_", 52),
 ];
 
 /// Words that documentation uses where a secret would stand.

@@ -256,6 +256,7 @@ fn secrets_are_found_by_prefix_and_by_name() {
         "npm_9kqLm3TzXcVbNr5Wp8YdFgHj2AeSuRi7oQx1",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
         "xoxb-781236542736-2364535789652-GkwFDQoHqzXDVsC6GzqYUypD",
+        "cst_187ce4f1_q83vEjRWeJCrze8SNFZ4kKvN7xI0nFhA8sK2dQ9xYzB",
     ];
     for secret in cases {
         let text = format!("use {secret} there");

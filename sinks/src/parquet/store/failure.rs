@@ -20,6 +20,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ("redirect without LOCATION", "set [store] region to the bucket's region, or endpoint to its server"),
     ("NoSuchBucket", "create the bucket, or correct [store] url"),
     ("InvalidBucketName", "correct [store] url"),
+    ("<Code>InvalidRequest<", "the server does not take this kind of request"),
     ("EntityTooLarge", "lower [archive] file_bytes_max"),
     ("invalid peer certificate", "name the server's certificate authority in [store] ca_file"),
 ];

@@ -1,0 +1,46 @@
+//! The groups of an in-process log, and the hold of a commit on its partition.
+//!
+//! It decides nothing: who owns what is in [`group`](crate::log::group).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use schemas::topic::Topic;
+use tokio::sync::Notify;
+
+use crate::log::group::{Gone, Group};
+
+pub(super) type GroupKey = (String, Topic);
+
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: Mutex<BTreeMap<GroupKey, Group>>,
+    pub(super) changed: Notify,
+}
+
+impl Groups {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupKey, Group>> {
+        // A group is consistent between any two statements, so a panic elsewhere cannot have torn it.
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn with<R>(&self, key: &GroupKey, act: impl FnOnce(&mut Group) -> R) -> Result<R, Gone> {
+        self.lock().get_mut(key).map(act).ok_or(Gone)
+    }
+}
+
+/// A commit under way: while it lives, no successor gets the partition.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) groups: Arc<Groups>,
+    pub(super) key: GroupKey,
+    pub(super) incarnation: u64,
+    pub(super) partition: u32,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _: Result<(), Gone> = self.groups.with(&self.key, |g| g.release(self.incarnation, self.partition));
+        self.groups.changed.notify_waiters();
+    }
+}
