@@ -4,17 +4,17 @@
 //! repeats that range under the same token. What a row is, and which token it gets, is in `sinks`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ingest::log::{Committed, Log};
 use schemas::record::{PartitionId, Record};
 use schemas::table::Table;
-use schemas::time::TimestampMicros;
 use sinks::clickhouse::insert::{ClickHouseSink, LoadBatch, LoadConfig};
 use sinks::clickhouse::intent::{Intent, LoadDecision, decide, encode_intent};
 use sinks::error::{ErrorClass, SinkError};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::clock;
 use crate::metrics::{Metrics, SinkRow};
 use crate::runner::sink::{RoleError, SinkRole};
 
@@ -51,7 +51,7 @@ struct Loading {
     /// Range to repeat before anything else.
     repeat: Option<Intent>,
     batch: Option<LoadBatch>,
-    opened_at: TimestampMicros,
+    opened_at: Instant,
 }
 
 impl<S: RowSink> LoadRole<S> {
@@ -83,7 +83,7 @@ impl<S: RowSink> LoadRole<S> {
                     log.commit_offset(partition, Committed { next: loading.committed, metadata }).await?;
                 }
             }
-            let begun = tokio::time::Instant::now();
+            let begun = Instant::now();
             let span = tracing::info_span!(
                 "insert", topic = %partition.topic, partition = partition.partition,
                 first = publication.offset_first, next, rows = publication.rows
@@ -100,7 +100,7 @@ impl<S: RowSink> LoadRole<S> {
     fn push(&mut self, partition: PartitionId, record: &Record) -> Result<bool, SinkError> {
         let Some(loading) = self.partitions.get_mut(&partition) else { return Ok(false) };
         if loading.batch.is_none() {
-            loading.opened_at = clock::now();
+            loading.opened_at = Instant::now();
         }
         let batch = loading.batch.get_or_insert_with(|| LoadBatch::open(partition, loading.committed, record));
         batch.push(record)?;
@@ -111,10 +111,10 @@ impl<S: RowSink> LoadRole<S> {
     }
 
     fn is_due(&self, partition: PartitionId) -> bool {
-        let age_ms = |l: &Loading| (clock::now().0 - l.opened_at.0) / 1_000;
+        let flush_interval = Duration::from_millis(self.flush_interval_ms.max(0).unsigned_abs());
         self.partitions
             .get(&partition)
-            .is_some_and(|l| l.batch.is_some() && l.repeat.is_none() && age_ms(l) >= self.flush_interval_ms)
+            .is_some_and(|l| l.batch.is_some() && l.repeat.is_none() && l.opened_at.elapsed() >= flush_interval)
     }
 }
 
@@ -142,7 +142,7 @@ impl<S: RowSink> SinkRole for LoadRole<S> {
                 return Err(SinkError::new(ErrorClass::Config, what, stop).into());
             }
         };
-        let loading = Loading { committed: at, repeat, batch: None, opened_at: clock::now() };
+        let loading = Loading { committed: at, repeat, batch: None, opened_at: Instant::now() };
         self.partitions.insert(partition, loading);
         Ok(at)
     }

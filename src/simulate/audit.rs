@@ -1,192 +1,167 @@
 //! The auditor: knows what was put in and holds everything that came out against it.
 //!
-//! It trusts no role: it reads the log, the objects and the inserts themselves.
+//! It trusts no role: it reads the log, the objects and the inserts themselves. What the sinks
+//! published is `published`'s half.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use ingest::log::Broker as _;
-use schemas::record::{PartitionId, Record, SourceRef, header, header_value};
-use schemas::table::Row;
+use schemas::codec::{Derived, codec};
+use schemas::event::Event;
+use schemas::id::Sha256;
+use schemas::record::{PartitionId, Position, Record, SourceRef, header, header_value};
+use schemas::text::RawText;
 use schemas::topic::Topic;
-use sinks::parquet::read;
-use sinks::parquet::store::Store;
-use sinks::parquet::verify::{VerifyOptions, verify};
-use sinks::row::row_of;
 
+use super::lanes::{Lanes, Topics, WRITTEN};
+use super::workload::Workload;
 use super::world::World;
+use super::{fold, published};
 use crate::demo::census;
-use crate::fleet::stream::Totals;
 
-/// Topics that sinks publish.
-const PUBLISHED: [Topic; 3] = [Topic::Clean, Topic::Findings, Topic::Alerts];
+/// A writer and its epoch.
+type Writer = (String, i64);
 
-/// Everything that a run published, for comparison with another run of the same input.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Outcome {
-    /// Values of every record of every topic that stages write, by partition.
-    pub(super) topics: BTreeMap<PartitionId, Vec<Vec<u8>>>,
-    /// Objects of the archive.
-    pub(super) objects: BTreeMap<String, Vec<u8>>,
-}
-
-/// What is wrong with a run; empty if nothing is.
+/// What is wrong with a run; empty if nothing is. `acknowledged` is where the log said that it keeps
+/// each record of the workload.
 pub(super) async fn examine(
     world: &World,
-    totals: &Totals,
-    secrets: &[String],
-) -> anyhow::Result<(Vec<String>, Outcome)> {
+    workload: &Workload,
+    acknowledged: &[Position],
+) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
-    let mut outcome = Outcome::default();
-    let mut rows: BTreeMap<PartitionId, BTreeMap<u64, Record>> = BTreeMap::new();
-    for topic in [Topic::Clean, Topic::Findings, Topic::Signals, Topic::Writers, Topic::Alerts, Topic::Dlq] {
-        for partition in 0..world.broker.partitions(topic).await? {
-            let id = PartitionId { topic, partition };
-            let records = world.broker.records(id);
-            let values = records.iter().map(|r| r.value.as_deref().unwrap_or_default().to_vec());
-            outcome.topics.insert(id, values.collect());
-            if PUBLISHED.contains(&topic) {
-                let held = records.into_iter().filter(|r| matches!(row_of(r, Row::loaded), Ok(Some(_))));
-                rows.insert(id, held.map(|r| (r.at.offset, r)).collect());
-            }
-        }
+    let events = world.topics(&[Topic::Events]).await?;
+    let mut topics = world.topics(&WRITTEN).await?;
+    intake(&events, workload, acknowledged, &mut wrong);
+    let accepted = answers(world, &events, &topics, &mut wrong);
+    missing(&accepted, &topics, &mut wrong);
+    counts(world, workload, &mut wrong).await?;
+    secrecy(world, workload, &topics, &mut wrong);
+    published::examine(world, &topics, &mut wrong).await?;
+    let ideal = fold::chain(world, &events).await?;
+    let are_ids_masked = !world.setup.is_dense;
+    let (found, due) = (Lanes::of(&topics, are_ids_masked), Lanes::of(&ideal, are_ids_masked));
+    wrong.extend(found.differences(&due, "without faults"));
+    if are_ids_masked {
+        topics.extend(events);
+        let due = Lanes::of(&fold::chain(world, &topics).await?, false);
+        wrong.extend(Lanes::of(&topics, false).differences(&due, "the same log gives"));
     }
-    one_clean_or_one_letter(world, &mut wrong).await?;
-    archive(world, &rows, &mut wrong, &mut outcome).await?;
-    tables(world, &rows, &mut wrong);
-    secrecy(world, secrets, &outcome, &mut wrong);
-    counts(world, totals, &mut wrong).await?;
-    Ok((wrong, outcome))
+    Ok(wrong)
 }
 
-/// Every source record has exactly one clean record or one dead letter.
-async fn one_clean_or_one_letter(world: &World, wrong: &mut Vec<String>) -> anyhow::Result<()> {
-    for partition in 0..world.partitions {
-        let id = |topic| PartitionId { topic, partition };
-        let mut answers: BTreeMap<u64, u32> = BTreeMap::new();
-        for record in world.broker.records(id(Topic::Clean)) {
-            match SourceRef::from_headers(&record.headers) {
-                Some(source) => *answers.entry(source.offset).or_default() += 1,
-                None => wrong.push(format!("clean record {:?} names no source", record.at)),
-            }
+/// Acknowledged ⇒ present, where the log said, byte for byte; and nothing else is.
+fn intake(events: &Topics, workload: &Workload, acknowledged: &[Position], wrong: &mut Vec<String>) {
+    let held = events.values().map(Vec::len).sum::<usize>();
+    if held != workload.records.len() || acknowledged.len() != held {
+        let (sent, acknowledged) = (workload.records.len(), acknowledged.len());
+        wrong.push(format!("{sent} records sent, {acknowledged} acknowledged, {held} in the log"));
+    }
+    for (at, sent) in acknowledged.iter().zip(&workload.records) {
+        let record = events.get(&at.partition).and_then(|records| record_at(records, at.offset));
+        if record.is_none_or(|record| record.value != sent.value || record.key != sent.key) {
+            wrong.push(format!("acknowledged at {at:?}, but not there"));
         }
-        for letter in world.broker.records(id(Topic::Dlq)) {
+    }
+}
+
+fn record_at(records: &[Record], offset: u64) -> Option<&Record> {
+    records.get(records.binary_search_by_key(&offset, |r| r.at.offset).ok()?)
+}
+
+/// Every source record has exactly one answer: a clean record that names it, or a dead letter with its
+/// bytes. Answers of a partition stand in the order of their sources. Returns the records that were
+/// accepted.
+fn answers<'a>(world: &World, events: &'a Topics, topics: &Topics, wrong: &mut Vec<String>) -> Vec<&'a Record> {
+    let mut accepted = Vec::new();
+    for partition in 0..world.setup.partitions {
+        let of = |topic| PartitionId { topic, partition };
+        let records = |topics: &'a Topics, topic| topics.get(&of(topic)).map(Vec::as_slice).unwrap_or_default();
+        let sources = records(events, Topic::Events);
+        let mut left: BTreeSet<u64> = sources.iter().map(|r| r.at.offset).collect();
+        let mut answer =
+            |offset: Option<u64>, is_right: &dyn Fn(&Record) -> bool, at: Position| -> Option<&'a Record> {
+                let source = offset.and_then(|offset| record_at(sources, offset));
+                let Some(source) = source.filter(|source| is_right(source)) else {
+                    wrong.push(format!("{at:?} answers no record that was sent"));
+                    return None;
+                };
+                if !left.remove(&source.at.offset) {
+                    wrong.push(format!("event {:?} was answered twice", source.at));
+                }
+                Some(source)
+            };
+        let mut last = None;
+        let mut disordered = Vec::new();
+        for clean in topics.get(&of(Topic::Clean)).into_iter().flatten() {
+            let named = SourceRef::from_headers(&clean.headers);
+            let is_right = |source: &Record| answers_clean(source, clean, named);
+            let source = answer(named.map(|named| named.offset), &is_right, clean.at);
+            let offset = source.map(|source| source.at.offset);
+            if offset <= last {
+                disordered.push(clean.at);
+            }
+            last = offset.or(last);
+            accepted.extend(source);
+        }
+        for letter in topics.get(&of(Topic::Dlq)).into_iter().flatten() {
             let offset = header_value(&letter.headers, header::DLQ_OFFSET);
             let offset = offset.and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
-            *answers.entry(offset.unwrap_or(u64::MAX)).or_default() += 1;
+            answer(offset, &|source| (&source.key, &source.value) == (&letter.key, &letter.value), letter.at);
         }
-        let sources: BTreeSet<u64> = world.broker.records(id(Topic::Events)).iter().map(|r| r.at.offset).collect();
-        for offset in &sources {
-            match answers.remove(offset) {
-                Some(1) => {}
-                Some(count) => wrong.push(format!("event {partition}/{offset} was answered {count} times")),
-                None => wrong.push(format!("event {partition}/{offset} was lost")),
-            }
-        }
-        wrong.extend(answers.keys().map(|offset| format!("an answer to {partition}/{offset}, which was never sent")));
+        wrong.extend(disordered.iter().map(|at| format!("{at:?} stands before the answer to an earlier event")));
+        wrong.extend(left.iter().map(|offset| format!("event {partition}/{offset} was lost")));
     }
-    Ok(())
+    accepted
 }
 
-/// The archive verifies and holds exactly the rows of the log.
-async fn archive(
-    world: &World,
-    rows: &BTreeMap<PartitionId, BTreeMap<u64, Record>>,
-    wrong: &mut Vec<String>,
-    outcome: &mut Outcome,
-) -> anyhow::Result<()> {
-    let store = Store::new(Arc::clone(&world.objects) as Arc<dyn object_store::ObjectStore>);
-    let options = VerifyOptions { threads: 1, ..VerifyOptions::default() };
-    let report = verify(&store, &options, |_| ()).await?;
-    wrong.extend(report.failures.iter().map(|f| format!("archive {}: {}", f.object, f.reason)));
-    let mut archived: BTreeMap<PartitionId, BTreeMap<u64, Record>> = BTreeMap::new();
-    for manifest in read::manifests(&store, &PUBLISHED).await? {
-        for record in read::records(&store, &manifest).await? {
-            let record = record?;
-            let held = archived.entry(record.at.partition).or_default();
-            if held.insert(record.at.offset, record.clone()).is_some() {
-                wrong.push(format!("archived twice: {:?}", record.at));
-            }
-        }
-    }
-    for (partition, expected) in rows {
-        let found = archived.remove(partition).unwrap_or_default();
-        for (offset, record) in expected {
-            match found.get(offset) {
-                None => wrong.push(format!("not archived: {partition:?} offset {offset}")),
-                Some(row) if row.value != record.value => {
-                    wrong.push(format!("archived with other bytes: {partition:?} offset {offset}"));
-                }
-                Some(_) => {}
-            }
-        }
-        let more = found.keys().filter(|offset| !expected.contains_key(offset));
-        wrong.extend(more.map(|offset| format!("archived, but not in the log: {partition:?} offset {offset}")));
-    }
-    for object in store.list("archive", None).await? {
-        let key = object.location.to_string();
-        let bytes = store.get(&key).await?.unwrap_or_default();
-        outcome.objects.insert(key, bytes.to_vec());
-    }
-    Ok(())
+/// Whether `clean` is what it says: made from these very bytes, under the same id.
+fn answers_clean(source: &Record, clean: &Record, named: Option<SourceRef>) -> bool {
+    let is_of_bytes = named.is_some_and(|n| n.sha256 == Sha256::of(source.value.as_deref().unwrap_or_default()));
+    let id = codec().decode::<RawText>(source.value.as_deref()).ok().map(|event| event.h().event_id);
+    let clean_id = match codec().decode_derived(clean.value.as_deref()) {
+        Ok(Derived::Event(event)) => Some(event.h().event_id),
+        _ => None,
+    };
+    is_of_bytes && id.is_some() && id == clean_id
 }
 
-/// Inserts cover every row of the log exactly once.
-fn tables(world: &World, rows: &BTreeMap<PartitionId, BTreeMap<u64, Record>>, wrong: &mut Vec<String>) {
-    let mut inserted: BTreeMap<PartitionId, BTreeMap<u64, u32>> = BTreeMap::new();
-    let mut counts: BTreeMap<PartitionId, u64> = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for held in world.tables.all() {
-        let id = held.of.partition_id();
-        *counts.entry(id).or_default() += held.insert.rows;
-        // A batch that crosses the end of a month, or fills two tables, is several inserts of one range.
-        if !seen.insert((id, held.of.offset_first, held.of.offset_next)) {
+/// Each writer's numbers that reached no partition are reported missing, and no others.
+fn missing(accepted: &[&Record], topics: &Topics, wrong: &mut Vec<String>) {
+    let mut numbers: BTreeMap<Writer, (BTreeSet<i64>, i64)> = BTreeMap::new();
+    for record in accepted {
+        let Ok(event) = codec().decode::<RawText>(record.value.as_deref()) else { continue };
+        let h = event.h();
+        if event.is_tick() || h.producer_seq < 0 {
             continue;
         }
-        let range =
-            rows.get(&id).into_iter().flat_map(|held_rows| held_rows.range(held.of.offset_first..held.of.offset_next));
-        for (offset, _) in range {
-            *inserted.entry(id).or_default().entry(*offset).or_default() += 1;
-        }
+        let (seen, last) = numbers.entry((h.producer_id.clone(), h.producer_epoch)).or_insert((BTreeSet::new(), -1));
+        seen.insert(h.producer_seq);
+        let claimed = if let Event::Heartbeat(beat) = &event { beat.last_producer_seq } else { -1 };
+        *last = (*last).max(claimed).max(h.producer_seq);
     }
-    for (partition, expected) in rows {
-        let found = inserted.remove(partition).unwrap_or_default();
-        for offset in expected.keys() {
-            match found.get(offset) {
-                Some(1) => {}
-                Some(count) => wrong.push(format!("loaded {count} times: {partition:?} offset {offset}")),
-                None => wrong.push(format!("not loaded: {partition:?} offset {offset}")),
-            }
-        }
-        let count = counts.get(partition).copied().unwrap_or_default();
-        if count != expected.len() as u64 {
-            wrong.push(format!("{partition:?} has {} rows in the log and {count} in the tables", expected.len()));
-        }
+    let lost = |(writer, (seen, last)): (Writer, (BTreeSet<i64>, i64))| (writer, last + 1 - seen.len() as i64);
+    let mut due: BTreeMap<Writer, i64> = numbers.into_iter().map(lost).collect();
+    for record in topics.iter().filter(|(id, _)| id.topic == Topic::Findings).flat_map(|(_, records)| records) {
+        let Ok(Derived::Event(Event::DetectionRaised(found))) = codec().decode_derived(record.value.as_deref()) else {
+            continue;
+        };
+        let sign = match found.kind.as_str() {
+            "writer_gap" => -1,
+            "gap_filled" if found.detector.contains("writers") => 1,
+            _ => continue,
+        };
+        let fact = |name: &str| found.attributes.get(name).cloned().unwrap_or_default();
+        let writer = (fact("producer_id"), fact("producer_epoch").parse().unwrap_or(-1));
+        *due.entry(writer).or_default() += sign * found.count;
     }
-}
-
-/// No planted value stands in anything that was published.
-fn secrecy(world: &World, secrets: &[String], outcome: &Outcome, wrong: &mut Vec<String>) {
-    let finder = match aho_corasick::AhoCorasick::new(secrets) {
-        Ok(finder) => finder,
-        Err(error) => return wrong.push(format!("the planted values cannot be looked for: {error}")),
-    };
-    for (partition, values) in outcome.topics.iter().filter(|(p, _)| p.topic != Topic::Dlq) {
-        let leaks = values.iter().filter(|value| finder.is_match(value)).count();
-        if leaks > 0 {
-            wrong.push(format!("{leaks} records of {partition:?} hold a planted value"));
-        }
-    }
-    for held in world.tables.all() {
-        if held.insert.chunks.iter().any(|chunk| finder.is_match(chunk)) {
-            wrong.push(format!("insert {} holds a planted value", held.insert.token));
-        }
+    for ((writer, epoch), left) in due.into_iter().filter(|(_, left)| *left != 0) {
+        wrong.push(format!("writer {writer} in epoch {epoch}: {left} missing events too few in the findings"));
     }
 }
 
 /// What was withheld is reported missing, what was doubled as duplicate, and nothing else is.
-async fn counts(world: &World, totals: &Totals, wrong: &mut Vec<String>) -> anyhow::Result<()> {
-    let census = census::take(&world.broker).await?;
+async fn counts(world: &World, workload: &Workload, wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    let (census, totals) = (census::take(&world.broker).await?, &workload.totals);
     let mut expect = |what: &str, found: u64, expected: u64| {
         if found != expected {
             wrong.push(format!("{what}: {found}, expected {expected}"));
@@ -197,4 +172,24 @@ async fn counts(world: &World, totals: &Totals, wrong: &mut Vec<String>) -> anyh
     expect("duplicates", census.findings.get("duplicate").copied().unwrap_or_default(), totals.duplicated);
     expect("dead letters", census.rejected.values().sum(), totals.malformed);
     Ok(())
+}
+
+/// No planted value stands in anything that was published. Dead letters keep what was sent, on purpose.
+fn secrecy(world: &World, workload: &Workload, topics: &Topics, wrong: &mut Vec<String>) {
+    let finder = match aho_corasick::AhoCorasick::new(&workload.secrets) {
+        Ok(finder) => finder,
+        Err(error) => return wrong.push(format!("the planted values cannot be looked for: {error}")),
+    };
+    for (id, records) in topics.iter().filter(|(id, _)| id.topic != Topic::Dlq) {
+        let values = records.iter().filter_map(|record| record.value.as_deref());
+        let leaks = values.filter(|value| finder.is_match(value)).count();
+        if leaks > 0 {
+            wrong.push(format!("{leaks} records of {id:?} hold a planted value"));
+        }
+    }
+    for held in world.tables.all() {
+        if held.insert.chunks.iter().any(|chunk| finder.is_match(chunk)) {
+            wrong.push(format!("insert {} holds a planted value", held.insert.token));
+        }
+    }
 }

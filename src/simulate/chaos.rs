@@ -41,6 +41,8 @@ pub enum FaultKind {
     Aborted,
     /// It takes effect; its answer does not arrive.
     AnswerLost,
+    /// A fetch brings fewer records than there are.
+    Short,
     /// Only its first part takes effect, and it fails.
     Partial,
     /// The store says that the object exists, though it does not (S3's 409).
@@ -58,7 +60,7 @@ impl Operation {
     pub const fn faults(self) -> &'static [FaultKind] {
         use FaultKind as F;
         match self {
-            Self::Read => &[F::CrashBefore, F::Refused, F::Stalled, F::Revoked, F::Expelled],
+            Self::Read => &[F::CrashBefore, F::Refused, F::Short, F::Stalled, F::Revoked, F::Expelled],
             Self::Ask => &[F::CrashBefore, F::Refused],
             Self::Commit => {
                 &[F::CrashBefore, F::CrashAfter, F::Refused, F::Aborted, F::AnswerLost, F::Stalled, F::Expelled]
@@ -112,11 +114,11 @@ struct State {
 pub struct Chaos(Arc<Mutex<State>>);
 
 impl Chaos {
-    /// Rulings from a seed; none of them a fault if `faults_max` is 0.
+    /// Rulings from a seed, at most so many of them faults; few seeds have none.
     pub fn new(seed: u64, faults_max: u32) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
         let rarity = rng.u32(4..120);
-        let faults_left = if faults_max == 0 { 0 } else { rng.u32(1..=faults_max) };
+        let faults_left = rng.u32(0..=faults_max);
         Self(Arc::new(Mutex::new(State { rng, rarity, faults_left, fired: Fired::new(), sleepers: Vec::new() })))
     }
 
@@ -192,6 +194,11 @@ impl Gate {
             }
             fault => Some(fault),
         }
+    }
+
+    /// A number below `end`, for the size of a fault.
+    pub fn draw(&self, end: u32) -> u32 {
+        self.chaos.draw(end)
     }
 
     /// Whether this life has ended in a crash.

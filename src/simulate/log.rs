@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use ingest::log::in_process::{InProcessAppender, InProcessLog};
-use ingest::log::memory::{MemoryBroker, MemoryStore};
+use ingest::log::memory::{Fault, MemoryBroker, MemoryStore};
 use ingest::log::{Broker, Committed, ErrorClass, Log, LogError, LogEvent, Txn};
 use schemas::record::{PartitionId, Record};
 use schemas::topic::Topic;
@@ -130,6 +130,10 @@ impl Log for SimLog {
     async fn next(&mut self) -> Result<LogEvent, LogError> {
         match self.gate.pass(Operation::Read).await {
             Some(FaultKind::Refused) => return Err(failed(RETRY, Operation::Read)),
+            Some(FaultKind::Short) => {
+                let records_max = 1 + self.gate.draw(5) as usize;
+                self.broker.inject(Fault::ShortFetch { group: self.group.clone(), records_max });
+            }
             Some(FaultKind::Revoked) => self.broker.revoke(&self.group, self.topic, &self.instance),
             Some(FaultKind::Expelled) => self.broker.expel(&self.group, self.topic, &self.instance),
             _ => {}

@@ -1,4 +1,4 @@
-//! The object store of the simulation: the one in memory, behind a gate.
+//! The object store of the simulation, behind a gate.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -18,7 +17,7 @@ use super::chaos::{FaultKind, Gate, Operation};
 /// The store as one life of a role sees it.
 #[derive(Debug)]
 pub(super) struct SimStore {
-    pub(super) inner: Arc<InMemory>,
+    pub(super) inner: Arc<dyn ObjectStore>,
     pub(super) gate: Gate,
 }
 

@@ -2,27 +2,30 @@
 //!
 //! Single thread, simulated time. The supervisor knows when a life of a role ended and nothing of why.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use ingest::log::memory::MemoryBroker;
 use ingest::log::{Appender as _, Broker as _, ErrorClass, LogError};
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use processors::anomaly::{Features, Score};
 use processors::completeness::{Completeness, Writers};
 use processors::pii::Pii;
-use schemas::record::OutRecord;
+use schemas::record::{OutRecord, PartitionId, Position};
 use schemas::topic::Topic;
 use sinks::error::ErrorClass as SinkClass;
-use sinks::parquet::archive::ArchiveConfig;
 use sinks::parquet::store::Store;
-use sinks::roll::RollPolicy;
 use tokio::task::JoinHandle;
 
 use super::Broken;
 use super::chaos::{Attempt, Chaos, Gate};
+use super::lanes::Topics;
 use super::log::SimBroker;
+use super::misnamed::Misnamed;
+use super::setup::Setup;
 use super::store::SimStore;
 use super::tables::{SimSink, Tables};
 use crate::archive_role::ArchiveRole;
@@ -39,20 +42,67 @@ const LIVES_MAX: u32 = 300;
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) broker: MemoryBroker,
-    pub(super) objects: Arc<InMemory>,
+    pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) tables: Tables,
     pub(super) chaos: Chaos,
-    pub(super) seed: u64,
-    pub(super) partitions: u32,
+    pub(super) setup: Setup,
     pub(super) broken: Option<Broken>,
 }
 
 impl World {
     /// An empty installation.
-    pub(super) fn new(seed: u64, partitions: u32, chaos: Chaos, broken: Option<Broken>) -> Self {
-        // Half of the seeds have transaction markers among the offsets, as Kafka does.
-        let broker = if seed.is_multiple_of(2) { MemoryBroker::new() } else { MemoryBroker::with_control_records() };
-        Self { broker, objects: Arc::new(InMemory::new()), tables: Tables::default(), chaos, seed, partitions, broken }
+    pub(super) fn new(setup: Setup, chaos: Chaos, broken: Option<Broken>) -> Self {
+        let broker = if setup.is_dense { MemoryBroker::new() } else { MemoryBroker::with_control_records() };
+        let objects: Arc<dyn ObjectStore> = match broken {
+            Some(Broken::LastOffsetInKey) => Arc::new(Misnamed::default()),
+            _ => Arc::new(InMemory::new()),
+        };
+        Self { broker, objects, tables: Tables::default(), chaos, setup, broken }
+    }
+
+    /// Every record of the topics, as the log holds them.
+    pub(super) async fn topics(&self, topics: &[Topic]) -> anyhow::Result<Topics> {
+        let mut held = Topics::new();
+        for topic in topics {
+            for partition in 0..self.broker.partitions(*topic).await? {
+                let id = PartitionId { topic: *topic, partition };
+                held.insert(id, self.broker.records(id));
+            }
+        }
+        Ok(held)
+    }
+
+    /// The archive that a run without faults makes of the log as it stands: key to bytes.
+    ///
+    /// # Errors
+    /// The archive stopped.
+    pub(super) async fn archived_again(&self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+        let calm = Self {
+            objects: Arc::new(InMemory::new()),
+            chaos: Chaos::new(self.setup.seed, 0),
+            broken: None,
+            ..self.clone()
+        };
+        let done = Flag::default();
+        done.raise();
+        tokio::try_join!(
+            calm.archive(&done, Topic::Clean, "again-clean"),
+            calm.archive(&done, Topic::Findings, "again-findings"),
+            calm.archive(&done, Topic::Alerts, "again-alerts"),
+        )?;
+        calm.objects().await
+    }
+
+    /// Every object of the archive: key to bytes.
+    pub(super) async fn objects(&self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+        let store = Store::new(Arc::clone(&self.objects));
+        let mut held = BTreeMap::new();
+        for object in store.list("archive", None).await? {
+            let key = object.location.to_string();
+            let bytes = store.get(&key).await?.unwrap_or_default();
+            held.insert(key, bytes.to_vec());
+        }
+        Ok(held)
     }
 
     fn log(&self, gate: &Gate) -> SimBroker {
@@ -63,18 +113,19 @@ impl World {
         Store::new(Arc::new(SimStore { inner: Arc::clone(&self.objects), gate: gate.clone() }))
     }
 
-    /// Appends the input and runs every role to its end, faults and all.
+    /// Appends the input and runs every role to its end, faults and all. Where each record of the input
+    /// was acknowledged.
     ///
     /// # Errors
     /// A role stopped for good, which no fault of the simulation is a reason for.
-    pub(super) async fn run(&self, input: Vec<OutRecord>) -> anyhow::Result<()> {
-        roles::create_topics(&self.broker, self.partitions).await?;
+    pub(super) async fn run(&self, input: Vec<OutRecord>) -> anyhow::Result<Vec<Position>> {
+        roles::create_topics(&self.broker, self.setup.partitions).await?;
         let stages = [Flag::default(), Flag::default(), Flag::default(), Flag::default()];
         let [events, clean, keyed, published] = &stages;
         let intake = self.intake(input, events);
         let first = async {
             self.supervise("pii", events, |w, g, c| async move {
-                roles::stage(w.log(&g), roles::PII, Pii::new(settings::pii(w.seed)), c).await
+                roles::stage(w.log(&g), roles::PII, Pii::new(settings::pii(w.setup.seed)), c).await
             })
             .await?;
             clean.raise();
@@ -82,11 +133,11 @@ impl World {
         };
         let second = async {
             let completeness = self.supervise("completeness", clean, |w, g, c| async move {
-                let config = settings::completeness_of(w.partitions);
+                let config = settings::completeness_of(w.setup.partitions);
                 roles::stage(w.log(&g), roles::COMPLETENESS, Completeness::new(config), c).await
             });
             let features = self.supervise("features", clean, |w, g, c| async move {
-                let config = settings::features_of(w.partitions);
+                let config = settings::features_of(w.setup.partitions);
                 roles::stage(w.log(&g), roles::FEATURES, Features::new(config), c).await
             });
             tokio::try_join!(completeness, features)?;
@@ -104,48 +155,56 @@ impl World {
             published.raise();
             anyhow::Ok(())
         };
-        tokio::try_join!(intake, first, second, third, self.sinks(published))?;
-        Ok(())
+        let (acknowledged, ..) = tokio::try_join!(intake, first, second, third, self.sinks(published))?;
+        Ok(acknowledged)
     }
 
-    async fn intake(&self, input: Vec<OutRecord>, done: &Flag) -> anyhow::Result<()> {
+    async fn intake(&self, input: Vec<OutRecord>, done: &Flag) -> anyhow::Result<Vec<Position>> {
         let mut appender = self.broker.appender().await?;
+        let mut acknowledged = Vec::with_capacity(input.len());
         let mut input = input.into_iter().peekable();
         while input.peek().is_some() {
             let count = 1 + self.chaos.draw(60) as usize;
-            appender.append(input.by_ref().take(count).collect()).await?;
+            acknowledged.extend(appender.append(input.by_ref().take(count).collect()).await?);
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         done.raise();
-        Ok(())
+        Ok(acknowledged)
     }
 
     async fn sinks(&self, done: &Flag) -> anyhow::Result<()> {
-        let archive = |topic: Topic, group: &'static str| {
-            self.supervise("archive", done, move |w, g, c| async move {
-                let role = ArchiveRole::open(w.store(&g), archive_config(w.seed)).await?;
-                roles::sink(w.log(&g), group, topic, role, c).await
-            })
-        };
-        let load = |topic: Topic, group: &'static str| {
-            self.supervise("load", done, move |w, g, c| async move {
-                // Every second seed inserts at once, the others when a batch is full or at the end.
-                let flush_interval_ms = if w.seed % 4 < 2 { 0 } else { i64::MAX };
-                let sink = SimSink::new(w.tables.clone(), g.clone(), w.broken);
-                let config = sinks::clickhouse::insert::LoadConfig { rows_max: 70, bytes_max: 1 << 20 };
-                let role = LoadRole::new(sink, config, flush_interval_ms);
-                roles::sink(w.log(&g), group, topic, role, c).await
-            })
-        };
+        let [clean, findings, alerts] = roles::SINK_TOPICS;
         tokio::try_join!(
-            archive(Topic::Clean, "custody-archive"),
-            archive(Topic::Findings, "custody-archive-findings"),
-            archive(Topic::Alerts, "custody-archive-alerts"),
-            load(Topic::Clean, "custody-load"),
-            load(Topic::Findings, "custody-load-findings"),
-            load(Topic::Alerts, "custody-load-alerts"),
+            self.archive(done, clean.0, clean.1),
+            self.archive(done, findings.0, findings.1),
+            self.archive(done, alerts.0, alerts.1),
+            self.load(done, clean.0, clean.2),
+            self.load(done, findings.0, findings.2),
+            self.load(done, alerts.0, alerts.2),
         )?;
         Ok(())
+    }
+
+    async fn archive(&self, done: &Flag, topic: Topic, group: &'static str) -> anyhow::Result<()> {
+        self.supervise("archive", done, move |w, g, c| async move {
+            let role = ArchiveRole::open(w.store(&g), w.setup.archive()).await?;
+            let role = match w.setup.clock_flush_ms {
+                // As the services do: the clean topic has ticks.
+                Some(flush_ms) if topic != Topic::Clean => role.with_clock_flush(flush_ms),
+                _ => role,
+            };
+            roles::sink(w.log(&g), group, topic, role, c).await
+        })
+        .await
+    }
+
+    async fn load(&self, done: &Flag, topic: Topic, group: &'static str) -> anyhow::Result<()> {
+        self.supervise("load", done, move |w, g, c| async move {
+            let sink = SimSink::new(w.tables.clone(), g.clone(), w.broken);
+            let role = LoadRole::new(sink, w.setup.load(), w.setup.load_flush_ms);
+            roles::sink(w.log(&g), group, topic, role, c).await
+        })
+        .await
     }
 
     /// Starts a role again and again until one life reaches the end of its input.
@@ -216,12 +275,4 @@ fn is_survivable(error: &anyhow::Error) -> bool {
                 Some(RoleError::Sink(e)) if matches!(e.class, SinkClass::Retry | SinkClass::Restart)
             )
     })
-}
-
-/// Small files, cut by rows, by log time or at the end, by seed.
-fn archive_config(seed: u64) -> ArchiveConfig {
-    let rows_max = if seed.is_multiple_of(3) { 40 } else { 1_000_000 };
-    let flush_interval_ms = if seed % 3 == 1 { 900_000 } else { 3_600_000 };
-    let roll = RollPolicy { rows_max, flush_interval_ms, ..RollPolicy::default() };
-    ArchiveConfig { roll, build: "custody/simulation".to_owned(), ..ArchiveConfig::default() }
 }
