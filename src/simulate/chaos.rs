@@ -72,6 +72,17 @@ impl Operation {
         }
     }
 
+    /// How common it is against an insert: what is common fails more rarely, so that the faults of a run
+    /// are spread over all operations.
+    const fn commonness(self) -> u32 {
+        match self {
+            Self::Read | Self::Ask => 8,
+            Self::Get => 4,
+            Self::Commit => 2,
+            Self::CommitOffset | Self::Put | Self::Insert => 1,
+        }
+    }
+
     /// Every operation.
     pub const ALL: [Self; 7] =
         [Self::Read, Self::Ask, Self::Commit, Self::CommitOffset, Self::Put, Self::Get, Self::Insert];
@@ -101,7 +112,7 @@ impl Attempt {
 #[derive(Debug)]
 struct State {
     rng: fastrand::Rng,
-    /// One operation in so many goes wrong.
+    /// One operation in so many goes wrong, times its [`Operation::commonness`].
     rarity: u32,
     faults_left: u32,
     fired: Fired,
@@ -117,7 +128,7 @@ impl Chaos {
     /// Rulings from a seed, at most so many of them faults; few seeds have none.
     pub fn new(seed: u64, faults_max: u32) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
-        let rarity = rng.u32(4..120);
+        let rarity = rng.u32(2..20);
         let faults_left = rng.u32(0..=faults_max);
         Self(Arc::new(Mutex::new(State { rng, rarity, faults_left, fired: Fired::new(), sleepers: Vec::new() })))
     }
@@ -151,7 +162,7 @@ impl Chaos {
             }
             *left > 0
         });
-        let rarity = state.rarity;
+        let rarity = state.rarity * operation.commonness();
         if state.faults_left == 0 || state.rng.u32(0..rarity) != 0 {
             return None;
         }

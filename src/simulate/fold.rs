@@ -34,7 +34,7 @@ pub(super) async fn chain(world: &World, given: &Topics) -> anyhow::Result<Topic
     fold(world, given, &mut made, roles::COMPLETENESS, completeness).await?;
     fold(world, given, &mut made, roles::FEATURES, Features::new(settings::features_of(partitions))).await?;
     fold(world, given, &mut made, roles::WRITERS, Writers::new(settings::writers())).await?;
-    fold(world, given, &mut made, roles::SCORE, Score::new(settings::score())).await?;
+    fold(world, given, &mut made, roles::SCORE, Score::new(world.setup.score())).await?;
     Ok(made)
 }
 

@@ -55,7 +55,7 @@ use self::workload::Workload;
 use self::world::World;
 
 /// Faults of a run, at most.
-const FAULTS_MAX: u32 = 16;
+const FAULTS_MAX: u32 = 24;
 /// Runs between two lines of progress where standard error is no terminal.
 const RUNS_PER_LINE: u64 = 500;
 

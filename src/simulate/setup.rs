@@ -1,9 +1,12 @@
 //! What an installation is like, by its seed: partitions, holes among offsets, how files and batches are
 //! cut. What goes wrong in it is `chaos`'s business.
 
+use processors::anomaly::ScoreConfig;
 use sinks::clickhouse::insert::LoadConfig;
 use sinks::parquet::archive::ArchiveConfig;
 use sinks::roll::RollPolicy;
+
+use crate::demo::settings;
 
 /// Longest that rows wait by the clock where it cuts, in simulated time: a few rounds of intake.
 const CLOCK_FLUSH_MS: i64 = 60;
@@ -34,8 +37,8 @@ impl Setup {
             is_dense: seed.is_multiple_of(2),
             clock_flush_ms: rng.bool().then_some(CLOCK_FLUSH_MS),
             load_flush_ms: [0, CLOCK_FLUSH_MS, i64::MAX][rng.usize(..3)],
-            archive_rows_max: [40, 1_000_000][rng.usize(..2)],
-            archive_flush_ms: [1_200_000, 3_600_000][rng.usize(..2)],
+            archive_rows_max: [100, 1_000_000][rng.usize(..2)],
+            archive_flush_ms: [2_400_000, 3_600_000][rng.usize(..2)],
         }
     }
 
@@ -47,6 +50,11 @@ impl Setup {
             ..RollPolicy::default()
         };
         ArchiveConfig { roll, build: "custody/simulation".to_owned(), ..ArchiveConfig::default() }
+    }
+
+    /// Sensitive, so that a small fleet too gives alerts.
+    pub(super) fn score(&self) -> ScoreConfig {
+        ScoreConfig { silence_windows_min: 20, failures_min: 2.0, baseline_windows_min: 5, ..settings::score() }
     }
 
     /// Small batches.

@@ -9,7 +9,7 @@ use crate::fleet::stream::{Stream, StreamConfig, Totals};
 use crate::fleet::synth;
 
 /// Sessions of a run. More of them add rows, not cases.
-const SESSIONS: usize = 10;
+const SESSIONS: usize = 8;
 /// Sessions begin within an hour, and an hour of ticks follows the last event: longer than every grace
 /// period.
 const SPAN_MS: i64 = 3_600_000;
