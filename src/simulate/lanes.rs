@@ -23,32 +23,32 @@ pub(super) const WRITTEN: [Topic; 6] =
 pub(super) type Topics = BTreeMap<PartitionId, Vec<Record>>;
 
 /// A record without its offset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Written {
+#[derive(Debug, PartialEq, Eq)]
+struct Written<'a> {
     timestamp: TimestampMicros,
-    key: Option<Bytes>,
+    key: &'a Option<Bytes>,
     value: Option<Bytes>,
-    headers: Headers,
+    headers: &'a Headers,
 }
 
 /// Every lane of an installation: partition, source partition where a topic mixes them, and records.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Lanes(BTreeMap<(PartitionId, i32), Vec<Written>>);
+#[derive(Debug, PartialEq, Eq, Default)]
+pub(super) struct Lanes<'a>(BTreeMap<(PartitionId, i32), Vec<Written<'a>>>);
 
-impl Lanes {
+impl<'a> Lanes<'a> {
     /// The lanes of the topics that stages write. With `are_ids_masked`, ids that name offsets of the
     /// clean topic are left out: two runs agree on those offsets only where both are dense.
-    pub(super) fn of(topics: &Topics, are_ids_masked: bool) -> Self {
+    pub(super) fn of(topics: &'a Topics, are_ids_masked: bool) -> Self {
         let mut lanes = Self::default();
         for (partition, records) in topics.iter().filter(|(id, _)| WRITTEN.contains(&id.topic)) {
             for record in records {
-                let Record { timestamp, key, value, headers, .. } = record.clone();
+                let Record { timestamp, key, value, headers, .. } = record;
                 let value = match partition.topic {
-                    Topic::Findings if are_ids_masked => value.map(masked),
-                    _ => value,
+                    Topic::Findings if are_ids_masked => value.clone().map(masked),
+                    _ => value.clone(),
                 };
                 let lane = lanes.0.entry((*partition, source_partition(record))).or_default();
-                lane.push(Written { timestamp, key, value, headers });
+                lane.push(Written { timestamp: *timestamp, key, value, headers });
             }
         }
         lanes
@@ -58,20 +58,22 @@ impl Lanes {
     pub(super) fn differences(&self, expected: &Self, than: &str) -> Vec<String> {
         let mut wrong = Vec::new();
         for lane in self.0.keys().chain(expected.0.keys().filter(|lane| !self.0.contains_key(lane))) {
-            let held = |lanes: &Self| lanes.0.get(lane).cloned().unwrap_or_default();
-            let (found, expected) = (held(self), held(expected));
-            if found == expected {
+            let (found, due) = (self.lane(lane), expected.lane(lane));
+            if found == due {
                 continue;
             }
-            let first = found.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+            let first = found.iter().zip(due).take_while(|(a, b)| a == b).count();
             let (id, source) = lane;
-            let (held, due) = (found.len(), expected.len());
             wrong.push(format!(
-                "{}/{} from source partition {source} holds other records than {than}: {held} instead of {due}, other from record {first} on",
-                id.topic, id.partition
+                "{}/{} from source partition {source} holds other records than {than}: {} instead of {}, other from record {first} on",
+                id.topic, id.partition, found.len(), due.len()
             ));
         }
         wrong
+    }
+
+    fn lane(&self, lane: &(PartitionId, i32)) -> &[Written<'a>] {
+        self.0.get(lane).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -104,4 +106,46 @@ fn masked(value: Bytes) -> Bytes {
 
 fn is_of_completeness(producer_id: &str) -> bool {
     producer_id.strip_prefix("custody/") == Some(Completeness::ID.to_string().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::event::Watermark;
+    use schemas::record::Position;
+
+    use super::*;
+
+    /// Watermarks as (partition of the signals topic, source partition, time).
+    fn signals(marks: &[(u32, i32, i64)]) -> Topics {
+        let mut topics = Topics::new();
+        for (partition, source_partition, at) in marks {
+            let id = PartitionId { topic: Topic::Signals, partition: *partition };
+            let mark =
+                Watermark { at: TimestampMicros(*at), source_partition: *source_partition, source_partitions: 2 };
+            let held = topics.entry(id).or_default();
+            held.push(Record {
+                at: Position { partition: id, offset: held.len() as u64 },
+                timestamp: TimestampMicros(*at),
+                key: None,
+                value: Some(codec().encode_derived(&Derived::Watermark(mark))),
+                headers: Headers::new(),
+            });
+        }
+        topics
+    }
+
+    #[test]
+    fn only_the_order_inside_a_lane_counts() {
+        let due = signals(&[(0, 0, 1), (0, 0, 2), (0, 1, 1), (1, 0, 1)]);
+        let check = |found: &[(u32, i32, i64)], lanes: usize| {
+            let found = signals(found);
+            let wrong = Lanes::of(&found, true).differences(&Lanes::of(&due, true), "due");
+            assert_eq!(wrong.len(), lanes, "{wrong:?}");
+        };
+        check(&[(0, 1, 1), (0, 0, 1), (0, 0, 2), (1, 0, 1)], 0);
+        check(&[(0, 0, 2), (0, 0, 1), (0, 1, 1), (1, 0, 1)], 1);
+        check(&[(0, 0, 1), (0, 0, 2), (0, 0, 2), (0, 1, 1), (1, 0, 1)], 1);
+        check(&[(0, 0, 1), (0, 0, 2), (0, 1, 1)], 1);
+        check(&[(0, 0, 1), (0, 0, 2), (1, 1, 1), (1, 0, 1)], 2);
+    }
 }

@@ -18,7 +18,8 @@
 //!    (odd seeds, as on Kafka) two runs need not agree on those.
 //! 4. *Equal log, equal outputs.* There the stages are also run again over the log as it stands, holes
 //!    and all, and every byte must agree, ids included. The archive is made again of the same log and
-//!    must have the same objects, except of topics that the clock cuts: those are compared by row.
+//!    must have the same objects, except where the clock cuts files too (half of the seeds): there rows
+//!    are compared.
 //! 5. *Found is what was planted.* Each writer's withheld events are reported missing, doubled ones as
 //!    duplicates, malformed ones as dead letters, and no others; planted personal data is nowhere.
 //! 6. *It gets there.* Faults are bounded in number, and after them every role reaches its end.

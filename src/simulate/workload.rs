@@ -9,7 +9,7 @@ use crate::fleet::stream::{Stream, StreamConfig, Totals};
 use crate::fleet::synth;
 
 /// Sessions of a run. More of them add rows, not cases.
-const SESSIONS: usize = 8;
+const SESSIONS: usize = 6;
 /// Sessions begin within an hour, and an hour of ticks follows the last event: longer than every grace
 /// period.
 const SPAN_MS: i64 = 3_600_000;
@@ -33,7 +33,7 @@ impl Workload {
         runs.truncate(SESSIONS);
         let config = StreamConfig {
             span_ms: SPAN_MS,
-            tick_interval_ms: 60_000,
+            tick_interval_ms: 120_000,
             trail_ms: SPAN_MS,
             ..settings::stream_of(seed, partitions)
         };
