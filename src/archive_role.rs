@@ -27,6 +27,8 @@ pub struct ArchiveRole {
     waiting: BTreeMap<PartitionId, Instant>,
     /// Offset behind what is published.
     published: BTreeMap<PartitionId, u64>,
+    /// Offset behind what was read and has not been committed as position yet.
+    read: BTreeMap<PartitionId, u64>,
 }
 
 impl ArchiveRole {
@@ -42,6 +44,7 @@ impl ArchiveRole {
             clock_flush: None,
             waiting: BTreeMap::new(),
             published: BTreeMap::new(),
+            read: BTreeMap::new(),
         })
     }
 
@@ -81,11 +84,22 @@ impl ArchiveRole {
             if let Some(last) = receipts.last() {
                 let next = last.publication.offset_next;
                 self.published.insert(partition, next);
+                self.read.retain(|read, to| *read != partition || *to > next);
                 log.commit_offset(partition, Committed { next, metadata: String::new() }).await?;
             }
             if let Some(error) = failure {
                 return Err(error.into());
             }
+        }
+        Ok(())
+    }
+
+    /// Commits the end of partitions of which no row is in hand: ticks make no object, and a log that
+    /// holds nothing else is no lag.
+    async fn pass_ticks<L: Log>(&mut self, log: &mut L) -> Result<(), RoleError> {
+        while let Some((&partition, &next)) = self.read.iter().find(|(p, _)| self.sink.oldest_row_at(**p).is_none()) {
+            log.commit_offset(partition, Committed { next, metadata: String::new() }).await?;
+            self.read.remove(&partition);
         }
         Ok(())
     }
@@ -122,11 +136,12 @@ impl SinkRole for ArchiveRole {
     async fn take<L: Log>(
         &mut self,
         log: &mut L,
-        _: PartitionId,
+        partition: PartitionId,
         records: Vec<Record>,
-        _: u64,
+        next: u64,
     ) -> Result<(), RoleError> {
         self.sink.push(&records)?;
+        self.read.insert(partition, next);
         match self.sink.sealed() {
             0 => Ok(()),
             _ => self.publish(log).await,
@@ -135,7 +150,7 @@ impl SinkRole for ArchiveRole {
 
     async fn idle<L: Log>(&mut self, log: &mut L, is_end: bool) -> Result<(), RoleError> {
         if !is_end {
-            return Ok(());
+            return self.pass_ticks(log).await;
         }
         let outcomes = self.sink.flush().await?;
         self.report(log, outcomes).await
@@ -162,11 +177,71 @@ impl SinkRole for ArchiveRole {
             self.sink.release(*partition);
             self.waiting.remove(partition);
             self.published.remove(partition);
+            self.read.remove(partition);
         }
     }
 
     fn row(&self, partition: PartitionId) -> SinkRow {
         let published_next = self.published.get(&partition).copied();
         SinkRow { published_next, oldest_at: self.sink.oldest_row_at(partition) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails where its set-up does")]
+
+    use std::sync::Arc;
+
+    use ingest::log::memory::MemoryBroker;
+    use ingest::log::{Appender as _, Broker as _};
+    use object_store::memory::InMemory;
+    use schemas::codec::codec;
+    use schemas::event::{CleanEvent, Event, EventHeader, ModelCall, Tick};
+    use schemas::record::OutRecord;
+    use schemas::topic::Topic;
+
+    use super::*;
+
+    const CLEAN: PartitionId = PartitionId { topic: Topic::Clean, partition: 0 };
+    const NOW: TimestampMicros = TimestampMicros(1_768_208_400_000_000);
+
+    fn record(event: &CleanEvent) -> OutRecord {
+        let value = Some(codec().encode(event));
+        let key = Some(Topic::Clean.name().into());
+        OutRecord { topic: Topic::Clean, partition: Some(0), timestamp: NOW, key, value, headers: Vec::new() }
+    }
+
+    fn header(event_type: &str) -> EventHeader {
+        EventHeader { event_time: NOW, tenant_id: "t".to_owned(), ..EventHeader::of_type(event_type) }
+    }
+
+    fn tick() -> OutRecord {
+        record(&Event::Tick(Tick { h: header("tick"), at: NOW, ..Tick::default() }))
+    }
+
+    /// Reads everything and is idle; what the group has committed then.
+    async fn position_after(records: Vec<OutRecord>) -> Option<u64> {
+        let broker = MemoryBroker::new();
+        broker.create_topics(&[Topic::Clean], 1).await.unwrap();
+        let next = records.len() as u64;
+        broker.appender().await.unwrap().append(records).await.unwrap();
+        let mut log = broker.consumer("custody-archive", Topic::Clean, "i").await.unwrap();
+        log.next().await.unwrap();
+        let store = Store::new(Arc::new(InMemory::new()));
+        let mut role = ArchiveRole::open(store, ArchiveConfig::default()).await.unwrap();
+        role.resume(&mut log, CLEAN).await.unwrap();
+        let (read, read_next) = broker.read(CLEAN, 0).await.unwrap();
+        assert_eq!(read_next, next);
+        role.take(&mut log, CLEAN, read, next).await.unwrap();
+        role.idle(&mut log, false).await.unwrap();
+        broker.committed("custody-archive", CLEAN).await.unwrap().map(|committed| committed.next)
+    }
+
+    #[tokio::test]
+    async fn ticks_alone_are_no_lag_and_a_row_in_hand_is() {
+        assert_eq!(position_after(vec![tick(), tick()]).await, Some(2));
+        let call = record(&Event::ModelCall(ModelCall { h: header("model.call"), ..ModelCall::default() }));
+        assert_eq!(position_after(vec![tick(), call, tick()]).await, None);
     }
 }

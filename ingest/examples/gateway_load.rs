@@ -199,6 +199,10 @@ impl Broker for Counted {
         self.inner.topic_settings(topic).await
     }
 
+    async fn broker_settings(&self) -> Result<Vec<BTreeMap<String, String>>, LogError> {
+        self.inner.broker_settings().await
+    }
+
     async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {
         self.inner.bounds(partition).await
     }

@@ -3,6 +3,8 @@
 //! Every check asks a real component; none changes anything but the store's self-test, which puts two
 //! small objects beside the archive.
 
+use std::collections::BTreeMap;
+
 use ingest::log::Broker;
 use schemas::time::TimestampMicros;
 use serde::Serialize;
@@ -71,7 +73,33 @@ pub async fn check_log<B: Broker>(broker: &B, partitions: u32) -> Vec<Finding> {
         let outcome = if c.severity == Severity::Failure { Outcome::Failure } else { Outcome::Warning };
         Finding::wrong(outcome, format!("topic {}", c.names()), c.what, c.remedy)
     }));
+    match broker.broker_settings().await {
+        Ok(brokers) => findings.extend(judge_brokers(&brokers)),
+        Err(error) => findings.push(Finding::wrong(
+            Outcome::Warning,
+            "brokers",
+            error,
+            "allow this user to describe the brokers' settings (DESCRIBE_CONFIGS on the cluster)",
+        )),
+    }
     findings
+}
+
+/// A single Apache Kafka broker that shuts down in a controlled way takes the leader off every partition
+/// while its transaction coordinator still works; the coordinator takes partitions without a leader for
+/// deleted ones, drops their commit markers and calls the transaction complete (4.3.1,
+/// `TransactionMarkerChannelManager.addTxnMarkersToBrokerQueue`). Readers then wait for ever.
+fn judge_brokers(brokers: &[BTreeMap<String, String>]) -> Option<Finding> {
+    let [alone] = brokers else { return None };
+    let is_controlled = alone.get("controlled.shutdown.enable").is_some_and(|value| value == "true");
+    is_controlled.then(|| {
+        Finding::wrong(
+            Outcome::Warning,
+            "brokers",
+            "there is one broker, and it shuts down in a controlled way: a transaction that is committed at that moment stays open for ever, and its readers with it",
+            "set controlled.shutdown.enable=false on the broker, or run three brokers",
+        )
+    })
 }
 
 /// Whether the store refuses to overwrite.
@@ -195,6 +223,17 @@ mod tests {
         check(100, 110, 110, 0);
         check(100, 90, 110, -10);
         check(100, 5_110, 110, 5_000);
+    }
+
+    #[test]
+    fn a_lone_broker_must_not_shut_down_in_a_controlled_way() {
+        let broker = |value: &str| BTreeMap::from([("controlled.shutdown.enable".to_owned(), value.to_owned())]);
+        let check = |brokers: &[_], expected| assert_eq!(judge_brokers(brokers).is_some(), expected, "{brokers:?}");
+        check(&[], false);
+        check(&[broker("true")], true);
+        check(&[broker("false")], false);
+        check(&[BTreeMap::new()], false);
+        check(&[broker("true"), broker("true"), broker("true")], false);
     }
 
     #[test]

@@ -8,10 +8,7 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use ingest::log::kafka::{KafkaBroker, KafkaConfig};
 use ingest::log::{Appender as _, Broker as _};
@@ -22,92 +19,8 @@ use schemas::record::OutRecord;
 use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, session_key};
 use serde_json::Value;
+use support::installation::{Installation, Running, run, variable};
 use support::{assert_same_totals, custody, demo};
-
-const PATIENCE: Duration = Duration::from_secs(180);
-
-fn variable(name: &str, how: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: {how}"))
-}
-
-/// A process that is ended with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Ended already, if the test got so far.
-        let _gone = self.0.kill();
-        let _status = self.0.wait();
-    }
-}
-
-impl Running {
-    /// SIGTERM, and the exit code.
-    fn drained(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
-        self.0.wait().expect("ended").code()
-    }
-}
-
-/// An installation on the servers of the test: names of its own for topics, groups and objects.
-struct Installation {
-    dir: tempfile::TempDir,
-    kafka: String,
-    namespace: String,
-    clickhouse: String,
-    _engine: Running,
-    /// Kept, or the engine's next line would have nowhere to go.
-    _output: BufReader<ChildStdout>,
-}
-
-impl Installation {
-    fn start(name: &str) -> Self {
-        let kafka = variable("CUSTODY_TEST_KAFKA", "docker/kafka-local.sh start runs a broker");
-        let dir = tempfile::tempdir().expect("directory");
-        let mut command = custody();
-        command.args(["clickhouse", "--port", "0", "--data-dir"]).arg(dir.path().join("engine"));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("custody clickhouse");
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().expect("standard output"));
-        output.read_line(&mut line).expect("a line");
-        let address = line.split("http://").nth(1).expect("an address").split_whitespace().next().expect("an address");
-        let clickhouse = format!("http://{}", address.trim_end_matches(['/', ',', ';']));
-        let namespace = format!("{name}{}-", std::process::id());
-        Self { dir, kafka, namespace, clickhouse, _engine: Running(child), _output: output }
-    }
-
-    fn log(&self) -> String {
-        format!("kafka://{}", self.kafka)
-    }
-
-    /// A role with a configuration file.
-    fn role(&self, arguments: &[&str], config: &Path) -> Running {
-        let mut command = custody();
-        command.args(arguments).arg("--config").arg(config).current_dir(self.dir.path());
-        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a role"))
-    }
-
-    fn count(&self, condition: &str) -> String {
-        let address = self.clickhouse.trim_start_matches("http://");
-        let sql = format!("SELECT count() FROM custody.events WHERE {condition}");
-        support::up::request(address, "POST", "/", &sql).1.trim().to_owned()
-    }
-
-    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < deadline, "not {what} within {PATIENCE:?}");
-            std::thread::yield_now();
-        }
-    }
-}
-
-fn run(command: &mut Command) -> (Option<i32>, String) {
-    let output = command.output().expect("custody");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    (output.status.code(), text)
-}
 
 #[test]
 fn six_processes_give_the_totals_of_one() {

@@ -90,10 +90,15 @@ impl Health {
     /// Whether the log acknowledges: the last append succeeded, and none has been under way for
     /// longer than `pending_ms_max`.
     pub fn acknowledges(&self, now: TimestampMicros, pending_ms_max: u64) -> bool {
-        let since = self.pending_since.load(Ordering::Relaxed);
-        let pending_ms = if since == 0 { 0 } else { now.0.saturating_sub(since) / 1_000 };
-        let hangs = u64::try_from(pending_ms).is_ok_and(|ms| ms > pending_ms_max);
+        let hangs = self.hangs(now, Duration::from_millis(pending_ms_max));
         self.has_started() && !self.failing.load(Ordering::Relaxed) && !hangs
+    }
+
+    /// Whether an append has been under way for longer than `pending_max`.
+    fn hangs(&self, now: TimestampMicros, pending_max: Duration) -> bool {
+        let since = self.pending_since.load(Ordering::Relaxed);
+        let pending_us = if since == 0 { 0 } else { now.0.saturating_sub(since) };
+        u64::try_from(pending_us).is_ok_and(|us| Duration::from_micros(us) > pending_max)
     }
 }
 
@@ -103,6 +108,7 @@ pub struct WriterHandle {
     queue: mpsc::Sender<Submission>,
     health: Arc<Health>,
     timeout: Duration,
+    clock: fn() -> TimestampMicros,
 }
 
 impl WriterHandle {
@@ -110,11 +116,15 @@ impl WriterHandle {
     ///
     /// # Errors
     /// [`Code::Overloaded`]: the queue is full, nothing was taken; [`Code::LogUnavailable`]: not
-    /// acknowledged in time, they may be in the log or not, and sending them again is harmless;
+    /// acknowledged in time, they may be in the log or not, and sending them again is harmless, or, at
+    /// once, nothing was taken because the log has not acknowledged others for that long;
     /// [`Code::EventTooLarge`]: nothing was taken, sending them again is of no use.
     pub async fn submit(&self, events: Vec<Arrived>, budget: Option<Share>) -> Result<Receipt, Problem> {
         if events.is_empty() {
             return Ok(Receipt::default());
+        }
+        if self.health.hangs((self.clock)(), self.timeout) {
+            return Err(Code::LogUnavailable.problem("nothing was taken; send the events again"));
         }
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Submission { events, reply, _budget: budget }).map_err(|error| match error {
@@ -177,7 +187,7 @@ impl<B: Broker> Writer<B> {
         let (sender, queue) = mpsc::channel(config.queue_requests_max.max(1));
         let health = Arc::new(Health::default());
         let timeout = Duration::from_millis(config.request_timeout_ms);
-        let handle = WriterHandle { queue: sender, health: Arc::clone(&health), timeout };
+        let handle = WriterHandle { queue: sender, health: Arc::clone(&health), timeout, clock };
         let epoch = clock();
         let numbering = Numbering::new(&config.instance, epoch, config.sessions_max);
         // Least recently used and not least frequently: a repeat comes soon after the first.

@@ -234,6 +234,10 @@ impl<S: Store> Broker for InProcessBroker<S> {
         Ok(self.store.partitions(topic).map(|_| BTreeMap::new()))
     }
 
+    async fn broker_settings(&self) -> Result<Vec<BTreeMap<String, String>>, LogError> {
+        Ok(Vec::new())
+    }
+
     async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {
         self.held(partition)?;
         Ok(self.store.bounds(partition))

@@ -6,9 +6,11 @@
 
 mod consumer;
 mod log;
+mod noise;
 mod outside;
 mod producer;
 mod queue;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +18,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -25,6 +27,7 @@ use schemas::record::{OutRecord, PartitionId, Record};
 use schemas::topic::{Topic, partition_of};
 
 use self::log::KafkaLog;
+use self::noise::{error_line, log_line};
 use self::producer::KafkaAppender;
 use super::in_process::name;
 use super::{Broker, Committed, ErrorClass, LogError};
@@ -93,23 +96,6 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {}
-
-/// The end of a partition is an event that consumers ask for, not a fault.
-fn error_line(error: &KafkaError, reason: &str) {
-    match error.rdkafka_error_code() {
-        Some(Code::PartitionEOF) => tracing::trace!(target: "librdkafka", "{reason}"),
-        _ => tracing::warn!(target: "librdkafka", "{error}: {reason}"),
-    }
-}
-
-fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Debug => {
-            tracing::debug!(target: "librdkafka", "{facility}: {message}");
-        }
-        _ => tracing::warn!(target: "librdkafka", "{facility}: {message}"),
-    }
-}
 
 /// What the caller does about a code that librdkafka gives no attributes with.
 fn class_of(code: Code) -> ErrorClass {
@@ -299,34 +285,6 @@ impl Inner {
         text.parse().map_err(|_| LogError::fatal("topic setting replicas", format!("{text:?} is not a number")))
     }
 
-    /// What the brokers say of a topic; `None` if there is none.
-    async fn described(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
-        // Asked first: brokers describe a topic that does not exist as if it had every default.
-        if self.count(topic)?.is_none() {
-            return Ok(None);
-        }
-        let admin: AdminClient<Context> = create(&self.config, &[], Context)?;
-        let wire = self.topic(topic);
-        let what = || format!("settings of topic {wire}");
-        let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
-        let answer = admin.describe_configs(&[ResourceSpecifier::Topic(&wire)], &options).await;
-        let answer = answer.map_err(|e| failed(what(), &e, admin.inner()))?;
-        let missing = || LogError::fatal(what(), "the brokers left it out");
-        let resource = match answer.into_iter().next().ok_or_else(missing)? {
-            Ok(resource) => resource,
-            Err(code) => return Err(LogError::new(class_of(code), what(), code.to_string())),
-        };
-        let entries = resource.entries.into_iter().map(|e| (e.name, e.value.unwrap_or_default()));
-        let mut settings: BTreeMap<String, String> = entries.collect();
-        let metadata = self.meta.fetch_metadata(Some(&wire), ANSWER_WAIT);
-        let metadata = metadata.map_err(|e| failed(what(), &e, self.meta.client()))?;
-        let partitions = metadata.topics().iter().flat_map(|t| t.partitions());
-        if let Some(replicas) = partitions.map(|p| p.replicas().len()).min() {
-            settings.insert("replicas".to_owned(), replicas.to_string());
-        }
-        Ok(Some(settings))
-    }
-
     async fn create_missing(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
         let admin: AdminClient<Context> = create(&self.config, &[], Context)?;
         let replicas = self.replicas()?;
@@ -411,7 +369,11 @@ impl Broker for KafkaBroker {
     }
 
     async fn topic_settings(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
-        self.inner.described(topic).await
+        settings::of_topic(&self.inner, topic).await
+    }
+
+    async fn broker_settings(&self) -> Result<Vec<BTreeMap<String, String>>, LogError> {
+        settings::of_brokers(&self.inner).await
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {

@@ -203,6 +203,9 @@ pub trait Broker: Clone + Send + Sync + 'static {
         topic: Topic,
     ) -> impl Future<Output = Result<Option<BTreeMap<String, String>>, LogError>> + Send;
 
+    /// The settings of every broker of the cluster by Kafka's names; empty where the log has none.
+    fn broker_settings(&self) -> impl Future<Output = Result<Vec<BTreeMap<String, String>>, LogError>> + Send;
+
     /// First and next offset that the partition holds now, asked from outside any group.
     fn bounds(&self, partition: PartitionId) -> impl Future<Output = Result<Range<u64>, LogError>> + Send;
 

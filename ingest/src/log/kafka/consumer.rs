@@ -22,8 +22,9 @@ use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use tokio::sync::oneshot;
 
+use super::noise::{error_line, log_line, warn};
 use super::queue::{Inbox, Item};
-use super::{ANSWER_WAIT, class_of, error_line, failed, log_line};
+use super::{ANSWER_WAIT, class_of, failed};
 use crate::log::{ErrorClass, LogError};
 
 const POLL_WAIT: Duration = Duration::from_millis(20);
@@ -123,7 +124,7 @@ impl GroupContext {
         loop {
             match ask() {
                 Err(e) if !self.closing.load(Ordering::Acquire) && is_transient(&e) => {
-                    tracing::warn!("a broker did not answer in a rebalance: {e}; asking again");
+                    warn("rebalance", || format!("a broker did not answer in a rebalance: {e}; asking again"));
                     std::thread::sleep(POLL_WAIT);
                 }
                 answer => return answer,
@@ -259,7 +260,7 @@ fn poll_many(context: &GroupContext, consumer: &GroupConsumer, topic: Topic) {
 /// An error while reading: what librdkafka gets over by itself is logged, the rest ends the reading.
 fn refuse(context: &GroupContext, consumer: &GroupConsumer, error: &KafkaError) {
     if is_transient(error) && consumer.client().fatal_error().is_none() {
-        tracing::warn!("reading goes on after {error}");
+        warn("read", || format!("reading goes on after {error}"));
         return;
     }
     let mut failure = failed("read", error, consumer.client());

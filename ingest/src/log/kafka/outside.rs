@@ -85,7 +85,7 @@ pub(super) fn committed_by<C: ConsumerContext>(
     list.add_partition(&inner.topic(partition.topic), partition.partition as i32);
     let what = || format!("committed offset of {}", name(partition));
     let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
-    let answer = consumer.committed_offsets(list, ANSWER_WAIT).map_err(refuse)?;
+    let answer = consumer.committed_offsets(list, ANSWER_WAIT).map_err(|e| with_remedy(refuse(e)))?;
     let elements = answer.elements();
     let element = elements.first().ok_or_else(|| LogError::fatal(what(), "the brokers left it out"))?;
     element.error().map_err(refuse)?;
@@ -93,6 +93,18 @@ pub(super) fn committed_by<C: ConsumerContext>(
         Offset::Offset(next) => Some(Committed { next: next as u64, metadata: element.metadata().to_owned() }),
         _ => None,
     })
+}
+
+/// Brokers that are up do not tell a committed offset while a transaction holds it open, and one whose
+/// end they lost does so for ever.
+fn with_remedy(mut error: LogError) -> LogError {
+    if matches!(error.class, ErrorClass::Retry { .. }) {
+        error.message.push_str(
+            "; if the brokers are up and this lasts for more than a minute, a transaction has lost its end: \
+             `kafka-transactions.sh find-hanging` names it, `custody doctor` says how to keep it from happening",
+        );
+    }
+    error
 }
 
 /// Committed records from `offset` on, one step's worth at most.

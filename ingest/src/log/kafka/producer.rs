@@ -17,7 +17,8 @@ use rdkafka::util::IntoOpaque;
 use schemas::record::{OutRecord, PartitionId, Position};
 use tokio::sync::oneshot;
 
-use super::{ANSWER_WAIT, Inner, TRANSACTION_TIMEOUT_MS, class_of, create, failed, log_line};
+use super::noise::{error_line, log_line};
+use super::{ANSWER_WAIT, Inner, TRANSACTION_TIMEOUT_MS, class_of, create, failed};
 use crate::log::{Appender, ErrorClass, LogError};
 
 /// How long one step of a transaction is repeated before its outcome counts as unknown; more than
@@ -25,14 +26,16 @@ use crate::log::{Appender, ErrorClass, LogError};
 const DECIDE_WAIT: Duration = Duration::from_secs(30);
 
 /// Settings of both producers.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
     ("compression.type", "lz4"),
     ("linger.ms", "5"),
     ("batch.num.messages", "10000"),
-    ("message.timeout.ms", "60000"),
 ];
+/// Settings of the intake's producer. It never gives a message up while it lives: given up and sent
+/// again, one that the brokers had taken after all would be there twice. Callers bound their own wait.
+const INTAKE_SETTINGS: [(&str, &str); 1] = [("message.timeout.ms", "0")];
 
 /// A message on its way; librdkafka copies it.
 fn message<'a, D: IntoOpaque>(record: &'a OutRecord, to: PartitionId, wire: &'a str, opaque: D) -> Message<'a, D> {
@@ -75,6 +78,10 @@ impl ClientContext for TxnContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_line(level, facility, message);
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        error_line(&error, reason);
+    }
 }
 
 impl ProducerContext for TxnContext {
@@ -98,7 +105,6 @@ impl Transactions {
             settings.push(("transactional.id", &self.id));
             settings.push(("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS));
             // The brokers' transaction timeout bounds the message timeout.
-            settings.retain(|(key, _)| *key != "message.timeout.ms");
             settings.push(("message.timeout.ms", TRANSACTION_TIMEOUT_MS));
             let producer: BaseProducer<TxnContext> = create(&self.inner.config, &settings, TxnContext)?;
             let begun = until_decided(|| producer.init_transactions(ANSWER_WAIT));
@@ -206,6 +212,10 @@ impl ClientContext for IntakeContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log_line(level, facility, message);
     }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        error_line(&error, reason);
+    }
 }
 
 impl ProducerContext for IntakeContext {
@@ -235,7 +245,7 @@ impl std::fmt::Debug for KafkaAppender {
 
 impl KafkaAppender {
     pub(super) fn open(inner: Arc<Inner>) -> Result<Self, LogError> {
-        let producer = create(&inner.config, &SETTINGS, IntakeContext)?;
+        let producer = create(&inner.config, &[&SETTINGS[..], &INTAKE_SETTINGS].concat(), IntakeContext)?;
         Ok(Self { inner, producer })
     }
 

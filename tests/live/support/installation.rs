@@ -1,0 +1,144 @@
+//! Roles as processes of their own on the servers that the environment names.
+//!
+//! Topics, groups and objects of an installation have names of their own, so that suites share servers.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::custody;
+
+/// Longest wait for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The value of a variable that tells where a server is.
+pub(crate) fn variable(name: &str, how: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: {how}"))
+}
+
+/// A process that is ended with the test.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already, if the test got so far.
+        let _gone = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+impl Running {
+    /// SIGTERM, and the exit code.
+    pub(crate) fn drained(mut self) -> Option<i32> {
+        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        self.0.wait().expect("ended").code()
+    }
+}
+
+/// ClickHouse's engine as a server.
+pub(crate) struct Engine {
+    running: Running,
+    /// Kept, or the engine's next line would have nowhere to go.
+    _output: BufReader<ChildStdout>,
+    /// `http://host:port`.
+    pub(crate) url: String,
+}
+
+impl Engine {
+    /// On any port (0) or a certain one, with its data in `dir`.
+    pub(crate) fn start(dir: &Path, port: &str) -> Self {
+        let mut command = custody();
+        command.args(["clickhouse", "--port", port, "--data-dir"]).arg(dir);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("custody clickhouse");
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().expect("standard output"));
+        output.read_line(&mut line).expect("a line");
+        let address = line.split("http://").nth(1).expect("an address").split_whitespace().next().expect("an address");
+        let url = format!("http://{}", address.trim_end_matches(['/', ',', ';']));
+        Self { running: Running(child), _output: output, url }
+    }
+
+    /// Ends it in order; its data stay.
+    pub(crate) fn stop(self) {
+        assert_eq!(self.running.drained(), Some(0), "the engine's exit code");
+    }
+}
+
+/// An installation on the servers of the test.
+pub(crate) struct Installation {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) kafka: String,
+    pub(crate) namespace: String,
+    /// `http://host:port`.
+    pub(crate) clickhouse: String,
+    /// `None` while it is stopped.
+    engine: Option<Engine>,
+}
+
+impl Installation {
+    pub(crate) fn start(name: &str) -> Self {
+        let kafka = variable("CUSTODY_TEST_KAFKA", "docker/kafka-local.sh start runs a broker");
+        let dir = tempfile::tempdir().expect("directory");
+        let engine = Engine::start(&dir.path().join("engine"), "0");
+        let namespace = format!("{name}{}-", std::process::id());
+        Self { dir, kafka, namespace, clickhouse: engine.url.clone(), engine: Some(engine) }
+    }
+
+    pub(crate) fn stop_clickhouse(&mut self) {
+        self.engine.take().expect("a running engine").stop();
+    }
+
+    /// At the address that it had.
+    pub(crate) fn start_clickhouse(&mut self) {
+        let port = self.clickhouse.rsplit(':').next().expect("a port");
+        self.engine = Some(Engine::start(&self.dir.path().join("engine"), port));
+    }
+
+    pub(crate) fn log(&self) -> String {
+        format!("kafka://{}", self.kafka)
+    }
+
+    /// A role with a configuration file; what it says is beside it, in `<role>.log`.
+    pub(crate) fn role(&self, arguments: &[&str], config: &Path) -> Running {
+        let mut command = custody();
+        command.args(arguments).arg("--config").arg(config).current_dir(self.dir.path());
+        let said = File::create(self.dir.path().join(format!("{}.log", arguments.join("-")))).expect("a file");
+        Running(command.stdout(Stdio::null()).stderr(said).spawn().expect("a role"))
+    }
+
+    /// The last of what a role said.
+    pub(crate) fn said(&self, arguments: &[&str]) -> String {
+        let path = self.dir.path().join(format!("{}.log", arguments.join("-")));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// One value of a query.
+    pub(crate) fn value(&self, sql: &str) -> String {
+        let address = self.clickhouse.trim_start_matches("http://");
+        super::up::request(address, "POST", "/", sql).1.trim().to_owned()
+    }
+
+    pub(crate) fn count(&self, condition: &str) -> String {
+        self.value(&format!("SELECT count() FROM custody.events WHERE {condition}"))
+    }
+
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < deadline, "not {what} within {PATIENCE:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Exit code and everything that was said.
+pub(crate) fn run(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().expect("custody");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), text)
+}
