@@ -1,5 +1,6 @@
 //! The log of the simulation: the one in memory, behind a gate.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -65,11 +66,12 @@ impl Broker for SimBroker {
         })
     }
 
-    async fn topic_settings(
-        &self,
-        topic: Topic,
-    ) -> Result<Option<std::collections::BTreeMap<String, String>>, LogError> {
+    async fn topic_settings(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
         self.inner.topic_settings(topic).await
+    }
+
+    async fn broker_settings(&self) -> Result<Vec<BTreeMap<String, String>>, LogError> {
+        self.inner.broker_settings().await
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<Range<u64>, LogError> {

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::Broken;
 use super::chaos::{Fired, Operation};
 
-/// Runs from which on every kind of fault must have happened. Fewer may miss one by chance: seeds have
-/// eight faults on average, of 35 kinds.
+/// Runs from which on every kind of fault must have happened. Fewer may miss one by chance: a seed has
+/// ten faults on average, of 35 kinds.
 pub const COVERAGE_RUNS_MIN: u64 = 100;
 /// Findings of the auditor that are kept of the first failing seed.
 const FAILURES_MAX: usize = 20;

@@ -9,7 +9,7 @@ use sinks::roll::RollPolicy;
 use crate::demo::settings;
 
 /// Longest that rows wait by the clock where it cuts, in simulated time: a few rounds of intake.
-const CLOCK_FLUSH_MS: i64 = 60;
+const CLOCK_FLUSH_MS: i64 = 30;
 
 /// The settings of one installation.
 #[derive(Debug, Clone, Copy)]
