@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
-# Runs Apache Kafka 4.x (KRaft, one node that is broker and controller) on 127.0.0.1 without Docker:
-# the broker's Maven artifacts and the machine's Java. For the tests against a real Kafka and for
-# trying Custody out; no replication, no TLS, no authentication, so not for production.
+# Runs Apache Kafka 4.x (KRaft, every node both broker and controller) on 127.0.0.1 without Docker: the
+# broker's Maven artifacts and the machine's Java. For the tests against a real Kafka and for trying
+# Custody out; one machine, no TLS, no authentication, so not for production.
 #
 # The version is pinned in kafka/pom.xml beside this script. See `kafka-local.sh --help`.
 
@@ -15,6 +15,8 @@ readonly host=127.0.0.1
 readonly java_version_min=17
 readonly start_timeout_s=90
 readonly stop_timeout_s=30
+# The last nodes of a cluster have nobody left to hand their partitions to, and would wait for it.
+readonly cluster_stop_timeout_s=8
 readonly fetch_timeout_s=600
 readonly turn_timeout_s=$((fetch_timeout_s + start_timeout_s + stop_timeout_s))
 readonly properties_marker='# Written by docker/kafka-local.sh at every start; edits are lost.'
@@ -23,7 +25,8 @@ usage() {
     cat <<'HELP'
 usage: kafka-local.sh start|stop|status [options]
 
-Runs Apache Kafka (KRaft, one combined broker and controller) on 127.0.0.1 without Docker.
+Runs Apache Kafka (KRaft, combined brokers and controllers) on 127.0.0.1 without Docker: one node, or
+a cluster of several whose topics have three replicas, two of them in sync.
 
   start   fetch the artifacts (first time only), format the storage (first time only), start the
           broker and return when it answers Kafka requests; a broker that runs already is left alone
@@ -35,7 +38,10 @@ options (the environment variable in brackets says the same; the option wins)
   --controller-port N  port of the controller [CUSTODY_KAFKA_CONTROLLER_PORT], default: port + 1
   --data DIR           data, log and pid file of this broker [CUSTODY_KAFKA_DATA],
                        default: <cache>/kafka-data/<port>
-  --heap SIZE          Java heap [CUSTODY_KAFKA_HEAP], default 512m
+  --heap SIZE          Java heap of each node [CUSTODY_KAFKA_HEAP], default 512m
+  --nodes N            1 (default) or 3 to 9 nodes: node I has --port + 10 * (I - 1), the next port for
+                       its controller, and DIR/node-I
+  --node I             this node of the cluster only
   --fresh              start only: stop the broker if it runs and start it on empty storage
   -h, --help           this text
 
@@ -61,9 +67,9 @@ take_turn() {
 
 # --- options ---------------------------------------------------------------------------------------
 
-# Sets command, port, controller_port, cache, data, heap, fresh.
+# Sets command, port, controller_port, cache, data, heap, fresh, nodes, only_node.
 parse_options() {
-    command='' fresh=no
+    command='' fresh=no nodes=1 only_node=''
     port=${CUSTODY_KAFKA_PORT:-9092}
     controller_port=${CUSTODY_KAFKA_CONTROLLER_PORT:-}
     data=${CUSTODY_KAFKA_DATA:-}
@@ -72,7 +78,7 @@ parse_options() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --fresh) fresh=yes; shift; continue ;;
-            --port | --controller-port | --data | --heap) (($# > 1)) || die_usage "$1 needs a value" ;;
+            --port | --controller-port | --data | --heap | --nodes | --node) (($# > 1)) || die_usage "$1 needs a value" ;;
             start | stop | status)
                 [[ -z $command ]] || die_usage "two commands: $command and $1"
                 command=$1; shift; continue ;;
@@ -83,12 +89,15 @@ parse_options() {
             --controller-port) controller_port=$2 ;;
             --data) data=$2 ;;
             --heap) heap=$2 ;;
+            --nodes) nodes=$2 ;;
+            --node) only_node=$2 ;;
         esac
         shift 2
     done
     [[ -n $command ]] || die_usage 'no command'
     [[ $fresh == no || $command == start ]] || die_usage "--fresh goes with start, not $command"
     check_port --port "$port"
+    check_nodes
     controller_port=${controller_port:-$((port + 1))}
     check_port --controller-port "$controller_port"
     ((port != controller_port)) || die_usage "broker and controller need two ports, both are $port"
@@ -97,6 +106,14 @@ parse_options() {
     data=$(absolute "${data:-$cache/kafka-data/$port}")
     check_path "$cache"
     check_path "$data"
+}
+
+check_nodes() {
+    [[ $nodes =~ ^[13-9]$ ]] || die_usage "--nodes $nodes is not 1 or 3 to 9: two nodes stop when either does"
+    if [[ -n $only_node && ! ($only_node =~ ^[1-9]$ && $only_node -le $nodes) ]]; then
+        die_usage "--node $only_node is not one of $nodes"
+    fi
+    ((nodes == 1)) || [[ -z $controller_port ]] || die_usage '--controller-port is for one node'
 }
 
 check_port() {
@@ -260,30 +277,42 @@ show_log_end() { tail -n 30 "$(broker_log)" >&2 || true; }
 
 # --- storage and settings ----------------------------------------------------------------------------
 
+# Every node of the cluster as Kafka's static list of voters: 1@host:port,2@host:port, ...
+voters() {
+    local i list=''
+    for ((i = 1; i <= nodes; i++)); do
+        list+=",$i@$host:$((base_port + 10 * (i - 1) + 1))"
+    done
+    printf '%s\n' "${list#,}"
+}
+
 write_properties() {
+    local replicas=1 in_sync=1 quorum="controller.quorum.bootstrap.servers=$host:$controller_port" controlled=false
+    if ((nodes > 1)); then
+        replicas=3 in_sync=2 quorum="controller.quorum.voters=$(voters)" controlled=true
+    fi
     cat >"$(properties_file)" <<PROPERTIES
 $properties_marker
 process.roles=broker,controller
-node.id=1
+node.id=$node
 listeners=BROKER://$host:$port,CONTROLLER://$host:$controller_port
 advertised.listeners=BROKER://$host:$port
 listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
-controller.quorum.bootstrap.servers=$host:$controller_port
+$quorum
 log.dirs=$(storage_dir)
 
-# One node: every replication factor is 1. Few partitions of the internal topics, as each is a
-# directory to open at every start.
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.replication.factor=1
+# Few partitions of the internal topics, as each is a directory to open at every start.
+default.replication.factor=$replicas
+min.insync.replicas=$in_sync
+offsets.topic.replication.factor=$replicas
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=$replicas
+transaction.state.log.min.isr=$in_sync
 transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor=$replicas
+share.coordinator.state.topic.min.isr=$in_sync
 share.coordinator.state.topic.num.partitions=4
 
 # Topics are made on purpose, with the partition count their keys need.
@@ -300,19 +329,30 @@ group.initial.rebalance.delay.ms=0
 # coordinator still works: it drops the commit markers of what is under way, and readers of committed
 # records wait for ever. Without one, a start after a stop waits until the old registration has run out:
 # 12 s in place of 2 s.
-controlled.shutdown.enable=false
+controlled.shutdown.enable=$controlled
 PROPERTIES
+}
+
+# Kafka's form of a UUID: 16 bytes in URL-safe base64 without padding. Random, so that a client can tell
+# fresh storage from the old one; the first letter is fixed, as a leading '-' reads as an option.
+new_cluster_id() {
+    printf 'C%s\n' "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 2-22)"
 }
 
 # Formats the storage unless it is formatted; StorageTool writes meta.properties last.
 format_storage() {
-    local java=$1 libs=$2 cluster_id
+    local java=$1 libs=$2 cluster_id quorum=--standalone
     [[ ! -e $(storage_dir)/meta.properties ]] || return 0
-    # Kafka's form of a UUID: 16 bytes in URL-safe base64 without padding. Random, so that a client can
-    # tell fresh storage from the old one; the first letter is fixed, as a leading '-' reads as an option.
-    cluster_id=C$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 2-22)
+    if ((nodes == 1)); then
+        cluster_id=$(new_cluster_id)
+    else
+        # The voters are listed in the settings; the id is that of the whole cluster.
+        quorum=
+        [[ -e $base_data/cluster-id ]] || new_cluster_id >"$base_data/cluster-id"
+        cluster_id=$(<"$base_data/cluster-id")
+    fi
     "$java" -Xmx128m -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=$log4j_config" -cp "$libs/*" \
-        kafka.tools.StorageTool format --standalone --cluster-id "$cluster_id" \
+        kafka.tools.StorageTool format ${quorum:+"$quorum"} --cluster-id "$cluster_id" \
         --config "$(properties_file)" >>"$(broker_log)" 2>&1 9>&- || {
         show_log_end
         die "could not format $(storage_dir); the reason is above"
@@ -329,16 +369,14 @@ wipe_storage() {
 
 # --- commands ----------------------------------------------------------------------------------------
 
-start() {
+# Starts the node unless it runs.
+start_node() {
     local java libs pid
     mkdir -p "$data"
-    data=$(absolute "$data")
     take_turn "$data/lock" "$turn_timeout_s"
     if [[ $fresh == no ]] && pid=$(running_pid); then
         [[ $(recorded_port) == "$port" ]] ||
             die "the broker of $data runs already on port $(recorded_port), not $port (pid $pid): stop it first or choose another --data"
-        wait_until_ready "$pid" "$port"
-        printf 'kafka runs already on %s:%s (pid %s)\n' "$host" "$port" "$pid"
         return
     fi
     java=$(find_java)
@@ -353,9 +391,22 @@ start() {
     write_properties
     format_storage "$java" "$libs"
     launch_broker "$java" "$libs"
+}
+
+await_node() {
+    local pid
     pid=$(cat "$(pid_file)")
     wait_until_ready "$pid" "$port"
     printf 'kafka %s runs on %s:%s (pid %s, data %s)\n' "$(kafka_version)" "$host" "$port" "$pid" "$data"
+}
+
+# All nodes first, then their answers: one alone has no quorum.
+start() {
+    if [[ $fresh == yes && -z $only_node ]]; then
+        rm -f "$base_data/cluster-id"
+    fi
+    each_node start_node
+    each_node await_node
 }
 
 # Starts the broker in the background, free of this terminal, and writes its pid file.
@@ -369,13 +420,15 @@ launch_broker() {
 
 # Ends the broker if it runs and waits until it is gone; fails if there was none.
 stop_broker() {
-    local pid deadline
+    local pid deadline timeout
     pid=$(running_pid) || { rm -f "$(pid_file)"; return 1; }
     kill -TERM "$pid" 2>/dev/null || true
-    deadline=$((SECONDS + stop_timeout_s))
+    timeout=$stop_timeout_s
+    [[ $nodes == 1 || -n $only_node ]] || timeout=$cluster_stop_timeout_s
+    deadline=$((SECONDS + timeout))
     while running_pid >/dev/null; do
         if ((SECONDS >= deadline)); then
-            say "the broker (pid $pid) did not end within $stop_timeout_s s of SIGTERM: sending SIGKILL (the next start recovers its logs)"
+            say "the broker (pid $pid) did not end within $timeout s of SIGTERM: sending SIGKILL (the next start recovers its logs)"
             kill -KILL "$pid" 2>/dev/null || true
             while running_pid >/dev/null; do sleep 0.1; done
         else
@@ -386,6 +439,17 @@ stop_broker() {
 }
 
 stop() {
+    each_node signal_node
+    each_node stop_node
+}
+
+signal_node() {
+    local pid
+    pid=$(running_pid) || return 0
+    kill -TERM "$pid" 2>/dev/null || true
+}
+
+stop_node() {
     if [[ ! -d $data ]]; then
         printf 'kafka does not run (nothing in %s)\n' "$data"
         return
@@ -398,7 +462,9 @@ stop() {
     fi
 }
 
-status() {
+status() { each_node status_node; }
+
+status_node() {
     local pid
     if pid=$(running_pid); then
         if broker_answers "$(recorded_port)"; then
@@ -414,5 +480,25 @@ status() {
     fi
 }
 
+# Sets node, port, controller_port and data of a node.
+choose_node() {
+    node=$1 data=$base_data
+    if ((nodes > 1)); then
+        port=$((base_port + 10 * (node - 1)))
+        controller_port=$((port + 1))
+        data=$base_data/node-$node
+    fi
+}
+
+# Does something for every node that is asked for, up to the first that fails.
+each_node() {
+    local i
+    for ((i = ${only_node:-1}; i <= ${only_node:-$nodes}; i++)); do
+        choose_node "$i"
+        "$1"
+    done
+}
+
 parse_options "$@"
+base_port=$port base_data=$data
 "$command"

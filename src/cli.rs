@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use schemas::time::TimestampMicros;
 
 use crate::commands::store::StoreArgs;
 use crate::config::{ConfigArgs, Role};
@@ -45,7 +46,19 @@ pub enum Command {
     Demo(DemoOptions),
     /// Check an archive: manifest chain, file hashes, row digests, raw bytes against columns, counts.
     Verify(VerifyArgs),
-    /// Rebuild ClickHouse from an archive, and nothing but the archive.
+    /// Rebuild ClickHouse from an archive, and nothing but the archive; or replay a range of it elsewhere.
+    ///
+    /// The database is dropped and filled anew. --from and --to choose rows by event time (findings by the log
+    /// time of their cause, alerts by that of their state), half-open: a row at --from is in, one at --to is not.
+    /// As all other rows would be gone, a range takes a database of its own: name it with --database.
+    ///
+    /// --into-log and --kafka-namespace append the clean events of the range to custody.clean.v1 of another log or
+    /// namespace instead, so that stages can run over the past beside production: start them there with
+    /// log.url and log.namespace set, or with `custody up --data-dir DIR`. Partition, order, time, key and bytes
+    /// are as they were, offsets are new, and ticks are made from the events' times. A second run would append
+    /// everything a second time: the target must be empty, and is refused if it is not. What the range leaves
+    /// out is a gap there: control totals count it as rejected. Set a retention for those topics that the age of
+    /// the events does not exceed ("retention.ms" = -1 in log.topic).
     Replay(ReplayArgs),
     /// Run SQL on the ClickHouse of a data directory and print the answer.
     Query(QueryArgs),
@@ -65,7 +78,7 @@ pub enum Command {
     },
     /// Check log, topics, store, ClickHouse, schemas and clocks; every failure comes with its remedy.
     Doctor(commands::doctor::DoctorArgs),
-    /// Say how far every role is: lag, dead letters, newest sessions.
+    /// Say how far every role is: lag, the archive's newest objects, dead letters, newest sessions.
     Status(commands::status::StatusArgs),
     /// Run whole installations in simulated time with seeded faults, and audit what comes out of them.
     ///
@@ -186,9 +199,31 @@ pub struct ReplayArgs {
     /// Where the archive is, if not in the data directory.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Only what happened at or after TIME: RFC 3339, e.g. 2026-01-31T09:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = rfc3339)]
+    pub from: Option<TimestampMicros>,
+    /// Only what happened before TIME.
+    #[arg(long, value_name = "TIME", value_parser = rfc3339)]
+    pub to: Option<TimestampMicros>,
+    /// Append the clean events to this log: `kafka://HOST:PORT`, or `local:DIR`, the embedded log of another
+    /// data directory; where only --kafka-namespace is given, the configured log.
+    #[arg(long, value_name = "URL", conflicts_with = "database")]
+    pub into_log: Option<String>,
+    /// Put before every topic of the log that is appended to.
+    #[arg(long, value_name = "PREFIX", conflicts_with = "database")]
+    pub kafka_namespace: Option<String>,
+    /// Configuration file, which says what is the installation's own and how its log is reached;
+    /// `custody.toml` if there is one. Read for a range and for a log.
+    #[arg(long, env = "CUSTODY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print the counts as one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+fn rfc3339(text: &str) -> Result<TimestampMicros, String> {
+    let wanted = "not a time of RFC 3339 with a zone, e.g. 2026-01-31T09:00:00Z";
+    TimestampMicros::from_rfc3339(text).ok_or_else(|| wanted.to_owned())
 }
 
 /// Arguments of `custody query`.
@@ -232,6 +267,8 @@ pub enum SchemasCommand {
 /// # Errors
 /// It could not be carried out: the message names what failed and the remedy.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    #[cfg(feature = "fault-points")]
+    crate::fault::arm()?;
     // Services take the format of their logs from the configuration.
     match cli.command {
         Command::Service(_) => {}

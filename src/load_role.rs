@@ -81,6 +81,7 @@ impl<S: RowSink> LoadRole<S> {
                 None => {
                     let metadata = encode_intent(&intent);
                     log.commit_offset(partition, Committed { next: loading.committed, metadata }).await?;
+                    fail::fail_point!("load.intent_committed");
                 }
             }
             let begun = Instant::now();
@@ -89,6 +90,7 @@ impl<S: RowSink> LoadRole<S> {
                 first = publication.offset_first, next, rows = publication.rows
             );
             let rows = self.sink.insert(batch).instrument(span).await?;
+            fail::fail_point!("load.inserted");
             self.metrics.sink_committed("load", begun.elapsed());
             rows.iter().for_each(|(table, rows)| self.metrics.loaded(table.name(), *rows));
         }

@@ -16,14 +16,14 @@ use ingest::gateway::auth::change::{self, Change};
 use ingest::gateway::auth::credential::{self, Minted, SECRET_BYTES};
 use ingest::gateway::auth::key_file::{self, edit};
 use ingest::gateway::auth::table::{Act, ApiKey, KeyStatus, NewKey, Rotation};
-use ingest::log::kafka::{KafkaBroker, KafkaConfig};
-use ingest::log::local::LocalBroker;
 use ingest::log::{Appender as _, Broker};
 use schemas::record::OutRecord;
 use schemas::time::TimestampMicros;
 use serde_json::json;
 
 use crate::clock;
+use crate::config::{Config, ConfigArgs};
+use crate::operate::connect::{OnLog, on_log};
 
 /// How long a command waits for the log.
 const TELL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -42,23 +42,40 @@ pub struct ApiKeysArgs {
 /// Where the key file and the log are.
 #[derive(Debug, Args)]
 pub struct KeysAt {
-    /// Data directory of custody.
-    #[arg(long, default_value = "custody-data", value_name = "DIR", global = true)]
-    pub data_dir: PathBuf,
-    /// Key file; DIR/api-keys.json if not given.
+    /// Configuration file, which says where keys and log are; `custody.toml` if there is one.
+    #[arg(long, env = "CUSTODY_CONFIG", value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Data directory, over the configuration's.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// Key file, over `gateway.api_keys_file`; api-keys.json in the data directory if neither names one.
     #[arg(long, value_name = "FILE", global = true)]
     pub file: Option<PathBuf>,
-    /// Log that is told of every change: `local` (embedded, in the data directory) or `kafka://HOST:PORT`.
-    #[arg(long, default_value = "local", value_name = "URL", global = true)]
-    pub log: String,
-    /// Put before every topic name on Kafka.
-    #[arg(long, default_value = "", value_name = "PREFIX", hide_default_value = true, global = true)]
-    pub kafka_namespace: String,
+    /// Log that is told of every change, over `log.url`: `local` or `kafka://HOST:PORT`.
+    #[arg(long, value_name = "URL", global = true)]
+    pub log: Option<String>,
+    /// Put before every topic name on Kafka, over `log.namespace`.
+    #[arg(long, value_name = "PREFIX", global = true)]
+    pub kafka_namespace: Option<String>,
 }
 
 impl KeysAt {
-    fn file(&self) -> PathBuf {
-        self.file.clone().unwrap_or_else(|| self.data_dir.join("api-keys.json"))
+    fn config(&self) -> anyhow::Result<Config> {
+        let at = ConfigArgs { config: self.config.clone(), data_dir: self.data_dir.clone() };
+        let mut config = at.load()?.config;
+        config.log.url = self.log.clone().unwrap_or(config.log.url);
+        config.log.namespace = self.kafka_namespace.clone().unwrap_or(config.log.namespace);
+        anyhow::ensure!(
+            config.log.place().is_some(),
+            "--log {:?} is neither `local` nor `kafka://HOST:PORT`",
+            config.log.url
+        );
+        Ok(config)
+    }
+
+    fn file(&self, config: &Config) -> PathBuf {
+        let named = self.file.clone().or_else(|| config.gateway.api_keys_file.clone());
+        named.unwrap_or_else(|| config.data_dir.join("api-keys.json"))
     }
 }
 
@@ -199,14 +216,15 @@ fn parse_lifetime(text: &str) -> Result<Lifetime, String> {
 /// The key file cannot be used or changed: the message names it and the remedy. A log that cannot be
 /// reached is no error: the event is kept and told later.
 pub fn run(args: &ApiKeysArgs) -> anyhow::Result<ExitCode> {
-    let file = args.at.file();
+    let config = args.at.config()?;
+    let file = args.at.file(&config);
     let change = match &args.command {
         ApiKeysCommand::List { json } => return list(&file, *json),
         ApiKeysCommand::Create(args) => created(&file, args)?,
         ApiKeysCommand::Rotate(args) => rotated(existing(&file)?, args)?,
         ApiKeysCommand::Revoke(args) => revoked(existing(&file)?, args)?,
     };
-    if let Err(error) = tell(&file, &args.at, change) {
+    if let Err(error) = tell(&file, &config, change) {
         eprintln!(
             "warning: the log has not been told of this yet ({error:#}); the change is in force, its event is kept in {} \
              and told by the gateway or by the next command that reaches the log",
@@ -325,14 +343,14 @@ fn utc(at: TimestampMicros) -> String {
 }
 
 /// Brings the event of a change to the log, and those of earlier ones that nobody brought there.
-fn tell(file: &Path, at: &KeysAt, change: Change) -> anyhow::Result<()> {
+fn tell(file: &Path, config: &Config, change: Change) -> anyhow::Result<()> {
     let table = key_file::load(file)?;
     let now = clock::now();
     let mut changes = table.overdue(now);
     changes.push(change);
     let records = change::records(&changes, &table, now);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let told = runtime.block_on(async { tokio::time::timeout(TELL_TIMEOUT, append_at(at, records)).await });
+    let told = runtime.block_on(async { tokio::time::timeout(TELL_TIMEOUT, on_log(config, Append(records))).await });
     // A producer whose broker is away tries for minutes; nobody waits for it.
     runtime.shutdown_background();
     told.with_context(|| format!("no answer within {} s", TELL_TIMEOUT.as_secs()))??;
@@ -343,28 +361,16 @@ fn tell(file: &Path, at: &KeysAt, change: Change) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn append_at(at: &KeysAt, records: Vec<OutRecord>) -> anyhow::Result<()> {
-    match at.log.strip_prefix("kafka://") {
-        Some(bootstrap) => {
-            let config = KafkaConfig {
-                bootstrap: bootstrap.to_owned(),
-                namespace: at.kafka_namespace.clone(),
-                ..KafkaConfig::default()
-            };
-            append(&KafkaBroker::new(config)?, records).await
-        }
-        None if at.log == "local" => {
-            let folder = at.data_dir.join("log");
-            anyhow::ensure!(folder.exists(), "there is no log in {} yet", at.data_dir.display());
-            append(&LocalBroker::open(folder, None)?, records).await
-        }
-        None => bail!("--log {:?} is neither `local` nor `kafka://HOST:PORT`", at.log),
-    }
-}
+/// Records for the log.
+struct Append(Vec<OutRecord>);
 
-async fn append<B: Broker>(broker: &B, records: Vec<OutRecord>) -> anyhow::Result<()> {
-    broker.appender().await?.append(records).await?;
-    Ok(())
+impl OnLog for Append {
+    type Output = ();
+
+    async fn run<B: Broker>(self, broker: B) -> anyhow::Result<()> {
+        broker.appender().await?.append(self.0).await?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

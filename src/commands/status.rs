@@ -1,6 +1,6 @@
 //! `custody status`: how far every role is, what was published last, what is open.
 //!
-//! On Kafka the log and ClickHouse are asked; the embedded log belongs to `custody up` while it runs,
+//! On Kafka the log, the archive's store and ClickHouse are asked; the embedded log belongs to `custody up` while it runs,
 //! which is asked over HTTP then.
 
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use sinks::clickhouse::client::ClickHouse;
 use crate::clock;
 use crate::config::{Config, ConfigArgs, LogUrl};
 use crate::operate::connect::{self, OnLog, on_log};
-use crate::operate::status::{Status, gather};
+use crate::operate::status::{Sources, Status, gather};
 
 /// Arguments of `custody status`.
 #[derive(Debug, Args)]
@@ -47,7 +47,8 @@ async fn ask(config: &Config) -> anyhow::Result<Status> {
         return Ok(status);
     }
     let clickhouse = connect::clickhouse(config)?.map(|c| ClickHouse::new(&c)).transpose()?;
-    on_log(config, Gather { clickhouse }).await
+    let receivers = config.alert.receivers.keys().cloned().collect();
+    on_log(config, Gather(Sources { clickhouse, store: connect::store(config), receivers })).await
 }
 
 /// The status of a running `custody up`; `None` if nobody answers.
@@ -62,14 +63,12 @@ async fn ask_running(config: &Config) -> anyhow::Result<Option<Status>> {
     Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("{url} answers something else"))?))
 }
 
-struct Gather {
-    clickhouse: Option<ClickHouse>,
-}
+struct Gather(Sources);
 
 impl OnLog for Gather {
     type Output = Status;
 
     async fn run<B: Broker>(self, broker: B) -> anyhow::Result<Status> {
-        Ok(gather(&broker, self.clickhouse.as_ref(), clock::now()).await?)
+        Ok(gather(&broker, &self.0, clock::now()).await?)
     }
 }

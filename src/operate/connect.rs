@@ -2,10 +2,13 @@
 //!
 //! It joins no group and starts no engine; roles open their own in `services`.
 
+use std::path::Path;
+
 use ingest::log::kafka::{KafkaBroker, KafkaConfig};
 use ingest::log::local::LocalBroker;
 use ingest::log::{Broker, LogError};
 use sinks::clickhouse::client::ClickHouseConfig;
+use sinks::parquet::store::Store;
 
 use crate::config::{Config, LogUrl};
 
@@ -73,6 +76,23 @@ pub fn clickhouse(config: &Config) -> anyhow::Result<Option<ClickHouseConfig>> {
         "" => Ok(None),
         url => clickhouse_at(config, url).map(Some),
     }
+}
+
+/// The configured store, to look into; a directory that is not there is not made.
+///
+/// # Errors
+/// Why it cannot be asked, for a report.
+pub fn store(config: &Config) -> Result<Store, String> {
+    let config = config.store();
+    if let Some(path) = config.url.strip_prefix("file:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !Path::new(path).exists() {
+            return Err(format!(
+                "there is no archive in {path}; nothing was archived, or [store] url names another place"
+            ));
+        }
+    }
+    Store::open(&config).map_err(|error| error.to_string())
 }
 
 /// ClickHouse at `url`, by the configured name and password.

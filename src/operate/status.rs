@@ -2,6 +2,12 @@
 //!
 //! Facts are read from outside the roles' groups, so that asking disturbs nobody. It does not judge.
 
+pub mod archive;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ingest::log::{Broker, LogError};
@@ -9,8 +15,11 @@ use schemas::record::PartitionId;
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use serde::{Deserialize, Serialize};
+use sinks::alerts::receiver::group_of;
 use sinks::clickhouse::client::ClickHouse;
+use sinks::parquet::store::Store;
 
+use self::archive::ArchiveStatus;
 use crate::dlq::scan;
 use crate::roles::{COMPLETENESS, FEATURES, PII, SCORE, WRITERS};
 
@@ -21,6 +30,9 @@ pub struct Status {
     pub asked_at_ms: i64,
     /// Every group that reads a topic.
     pub readers: Vec<ReaderStatus>,
+    /// What is archived, and what waits for it.
+    #[serde(default)]
+    pub archive: ArchiveStatus,
     /// Open dead letters by reason.
     pub dead_letters: BTreeMap<String, u64>,
     /// What ClickHouse holds; `None` if it cannot be asked.
@@ -29,20 +41,34 @@ pub struct Status {
     pub clickhouse_error: String,
 }
 
+/// What is asked beside the log.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// ClickHouse, if there is one to ask.
+    pub clickhouse: Option<ClickHouse>,
+    /// The archive's store, or why it cannot be asked.
+    pub store: Result<Store, String>,
+    /// Names of the alert receivers, each of which has a group of its own.
+    pub receivers: Vec<String>,
+}
+
 /// A group that reads a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reader {
     /// Role.
     pub role: &'static str,
     /// Consumer group.
-    pub group: &'static str,
+    pub group: Cow<'static, str>,
     /// Topic.
     pub topic: Topic,
 }
 
 const fn reader(role: &'static str, group: &'static str, topic: Topic) -> Reader {
-    Reader { role, group, topic }
+    Reader { role, group: Cow::Borrowed(group), topic }
 }
+
+/// The role of alert receivers.
+const ALERT: &str = "alert";
 
 /// Every group of the pipeline but those of alert receivers, which the configuration names.
 pub const READERS: [Reader; 11] = [
@@ -59,6 +85,12 @@ pub const READERS: [Reader; 11] = [
     reader("load", "custody-load-alerts", Topic::Alerts),
 ];
 
+/// Every group of an installation with these alert receivers.
+pub fn readers(receivers: &[String]) -> Vec<Reader> {
+    let of = |name: &String| Reader { role: ALERT, group: Cow::Owned(group_of(name)), topic: Topic::Alerts };
+    READERS.iter().cloned().chain(receivers.iter().map(of)).collect()
+}
+
 /// How far a group is in a topic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReaderStatus {
@@ -70,8 +102,7 @@ pub struct ReaderStatus {
     pub topic: String,
     /// Records between the committed position and the end, over all partitions.
     pub lag_records: u64,
-    /// Age of the oldest record that is not committed yet, seconds; 0 at the end. For a sink this is
-    /// its oldest unflushed record.
+    /// Age of the oldest record that is not committed yet, tick or not, seconds; 0 at the end.
     pub lag_seconds: f64,
     /// Partitions that nobody has committed in, though they hold records.
     pub partitions_unread: u32,
@@ -108,29 +139,26 @@ pub struct SessionStatus {
 /// Sessions that a status lists.
 const SESSIONS_MAX: usize = 10;
 
-/// Asks the log and ClickHouse.
+/// Asks the log, the archive's store and ClickHouse.
 ///
 /// # Errors
-/// The log cannot be reached; a ClickHouse that is away is part of the answer.
-pub async fn gather<B: Broker>(
-    broker: &B,
-    clickhouse: Option<&ClickHouse>,
-    now: TimestampMicros,
-) -> Result<Status, LogError> {
-    let mut readers = Vec::new();
-    for reader in &READERS {
-        readers.push(reader_status(broker, reader, now).await?);
+/// The log cannot be reached; a store or a ClickHouse that is away is part of the answer.
+pub async fn gather<B: Broker>(broker: &B, sources: &Sources, now: TimestampMicros) -> Result<Status, LogError> {
+    let mut groups = Vec::new();
+    for reader in readers(&sources.receivers) {
+        groups.push(reader_status(broker, &reader, now).await?);
     }
+    let archive = archive::gather(broker, sources.store.as_ref(), now).await?;
     let letters = scan::letters(broker).await?;
     let dead_letters = letters.open_by_reason().into_iter().map(|(reason, n)| (reason.to_owned(), n)).collect();
-    let (clickhouse, clickhouse_error) = match clickhouse {
+    let (clickhouse, clickhouse_error) = match &sources.clickhouse {
         None => (None, "not configured".to_owned()),
         Some(server) => match tables(server).await {
             Ok(tables) => (Some(tables), String::new()),
             Err(error) => (None, error.to_string()),
         },
     };
-    Ok(Status { asked_at_ms: now.ms(), readers, dead_letters, clickhouse, clickhouse_error })
+    Ok(Status { asked_at_ms: now.ms(), readers: groups, archive, dead_letters, clickhouse, clickhouse_error })
 }
 
 /// How far a group is in its topic.
@@ -144,7 +172,7 @@ pub async fn reader_status<B: Broker>(
 ) -> Result<ReaderStatus, LogError> {
     let mut status = ReaderStatus {
         role: reader.role.to_owned(),
-        group: reader.group.to_owned(),
+        group: reader.group.clone().into_owned(),
         topic: reader.topic.name().to_owned(),
         lag_records: 0,
         lag_seconds: 0.0,
@@ -154,7 +182,7 @@ pub async fn reader_status<B: Broker>(
     for partition in 0..broker.partitions(reader.topic).await? {
         let id = PartitionId { topic: reader.topic, partition };
         let bounds = broker.bounds(id).await?;
-        let committed = broker.committed(reader.group, id).await?.map(|c| c.next);
+        let committed = broker.committed(&reader.group, id).await?.map(|c| c.next);
         let next = committed.unwrap_or(bounds.start).clamp(bounds.start, bounds.end);
         status.partitions_unread += u32::from(committed.is_none() && bounds.start < bounds.end);
         status.committed_next.extend(committed.map(|next| (partition, next)));
@@ -198,35 +226,4 @@ async fn tables(server: &ClickHouse) -> Result<TableStatus, sinks::error::SinkEr
         newest_event_time: totals.map(|t| t.newest_event_time).unwrap_or_default(),
         sessions,
     })
-}
-
-impl Status {
-    /// As a table for people.
-    pub fn to_text(&self) -> String {
-        let mut lines = vec![format!("{:<14} {:<26} {:>12} {:>12}", "role", "topic", "lag records", "lag seconds")];
-        for reader in &self.readers {
-            lines.push(format!(
-                "{:<14} {:<26} {:>12} {:>12.1}",
-                reader.role, reader.topic, reader.lag_records, reader.lag_seconds
-            ));
-        }
-        let letters: Vec<String> = self.dead_letters.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
-        lines.push(format!(
-            "open dead letters: {}",
-            if letters.is_empty() { "none".to_owned() } else { letters.join(", ") }
-        ));
-        match &self.clickhouse {
-            None => lines.push(format!("ClickHouse: {}", self.clickhouse_error)),
-            Some(tables) => {
-                lines.push(format!("ClickHouse: {} events, newest {}", tables.events, tables.newest_event_time));
-                lines.extend(tables.sessions.iter().map(|s| {
-                    format!(
-                        "  {} {} {} {} events, last {}",
-                        s.tenant_id, s.agent_id, s.session_id, s.events, s.last_event_time
-                    )
-                }));
-            }
-        }
-        lines.join("\n")
-    }
 }

@@ -16,6 +16,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -38,6 +39,7 @@ use crate::clock;
 use crate::config::{Config, ConfigArgs, Role};
 use crate::metrics::{Metrics, ProcessCollector};
 use crate::operate::connect;
+use crate::operate::status::Sources;
 use crate::runner::control::{Control, Identity};
 use crate::{operate, telemetry};
 
@@ -114,7 +116,7 @@ pub async fn serve_on<B: Broker>(
         Err(error) => Err(error),
         Ok(Some(mut opened)) => {
             announce(config, role, &opened, address);
-            health.answer_status(status(&broker, &opened)?);
+            health.answer_status(status(&broker, config, &opened)?);
             let outcome = run_roles(&broker, config, role, &mut opened, &control, &health, stop).await;
             opened.close().await;
             outcome
@@ -157,13 +159,18 @@ async fn run_roles<B: Broker>(
 }
 
 /// Gathers what `custody status` prints.
-fn status<B: Broker>(broker: &B, opened: &Opened<B>) -> anyhow::Result<AskStatus> {
+fn status<B: Broker>(broker: &B, config: &Config, opened: &Opened<B>) -> anyhow::Result<AskStatus> {
     let broker = broker.clone();
-    let clickhouse = opened.clickhouse.as_ref().map(ClickHouse::new).transpose()?;
+    let not_opened = || "this role does not open it; ask the archive's role, or `custody status`".to_owned();
+    let sources = Arc::new(Sources {
+        clickhouse: opened.clickhouse.as_ref().map(ClickHouse::new).transpose()?,
+        store: opened.store.clone().ok_or_else(not_opened),
+        receivers: config.alert.receivers.keys().cloned().collect(),
+    });
     Ok(Box::new(move || {
-        let (broker, clickhouse) = (broker.clone(), clickhouse.clone());
+        let (broker, sources) = (broker.clone(), Arc::clone(&sources));
         async move {
-            let status = operate::status::gather(&broker, clickhouse.as_ref(), clock::now()).await?;
+            let status = operate::status::gather(&broker, &sources, clock::now()).await?;
             Ok(serde_json::to_string(&status)?)
         }
         .boxed()

@@ -8,6 +8,7 @@ mod api_keys;
 mod chain;
 mod deploy;
 mod licences;
+mod replay;
 mod send;
 mod services;
 mod tidy;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use custody::config::{Config, Role};
 use custody::metrics::{METRICS, MetricKind, MetricName};
+use custody::operate::status::Status;
 use custody::roles;
 use custody::runner::control::Flag;
 use custody::services;
@@ -386,7 +387,11 @@ async fn every_series_is_in_the_list_with_its_labels_and_every_metric_is_exposed
         let service = Service::start(&broker, &config, role).await;
         service.until_ready().await;
         assert_eq!((service.get("/livez").await.0, service.get("/startupz").await.0), (200, 200));
-        assert_eq!(service.get("/status").await.0, 200);
+        let (code, status) = service.get("/status").await;
+        let status: Status = serde_json::from_str(&status).expect("a status");
+        assert_eq!((code, status.readers.last().map(|r| r.group.as_str())), (200, Some("custody-alert-ops")));
+        let is_asked = status.archive.error.is_empty();
+        assert_eq!(is_asked, role == Role::Archive, "only the archive's role opens the store: {status:?}");
         if role == Role::Gateway {
             for (body, expected) in
                 [("{\"event_type\":\"x\",\"agent_id\":\"a\",\"session_id\":\"s\"}", 202), ("{}", 400)]

@@ -50,6 +50,45 @@ fn kafka_gives_the_totals_of_the_embedded_log_and_is_readable_by_others() {
     read_with_kcat(&namespace);
 }
 
+#[test]
+fn a_range_goes_into_another_namespace_once_and_never_into_its_own() {
+    let dir = tempfile::tempdir().expect("directory");
+    let summary = demo(dir.path());
+    let (live, past) = (format!("{}live-", namespace()), format!("{}past-", namespace()));
+    let configuration = |namespace: &str| {
+        let text = format!("[log]\nurl = \"kafka://{}\"\nnamespace = \"{namespace}\"\n", broker());
+        std::fs::write(dir.path().join("custody.toml"), text).expect("configuration");
+    };
+    let run = |arguments: &[&str]| {
+        let mut command = custody();
+        command.args(arguments).arg("--json").arg("--data-dir").arg(dir.path()).current_dir(dir.path());
+        let output = command.output().expect("custody");
+        let said = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+        (output.status.code(), said, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    configuration(&live);
+    let (code, _, error) = run(&["replay", "--kafka-namespace", &live]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("the installation's own log"), "{error}");
+
+    let range = ["replay", "--kafka-namespace", &past, "--from", "2026-01-12T10:00:00Z"];
+    let (code, replayed, error) = run(&range);
+    assert_eq!(code, Some(0), "{error}");
+    let number = |name: &str| replayed[name].as_u64().expect("a number");
+    assert!(number("appended") > 0 && number("appended") < summary["clean"].as_u64().expect("a number"), "{replayed}");
+    let (code, _, error) = run(&range);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("would be there twice"), "{error}");
+
+    // Nobody has read it: its lag is what was appended.
+    configuration(&past);
+    let (code, status, error) = run(&["status"]);
+    assert_eq!(code, Some(0), "{error}");
+    let readers = status["readers"].as_array().expect("readers");
+    let lag = readers.iter().find(|r| r["role"] == "completeness").map(|r| r["lag_records"].clone());
+    assert_eq!(lag, Some((number("appended") + number("ticks")).into()), "{status}");
+}
+
 fn alert_classes(summary: &Value) -> Vec<(String, String)> {
     let text = |alert: &Value, name: &str| alert[name].as_str().unwrap_or_default().to_owned();
     let alerts = summary["alerts"].as_array().expect("alerts");

@@ -260,6 +260,7 @@ impl<B: Broker> Writer<B> {
         }
         if !records.is_empty() {
             let positions = self.append(appender, records).await?;
+            fail::fail_point!("intake.appended");
             ticker.acknowledge(&positions);
         }
         for (reply, receipt, _budget) in answers {

@@ -41,6 +41,8 @@ const TRANSACTION_TIMEOUT_MS: &str = "15000";
 const SESSION_TIMEOUT_MS: &str = "10000";
 /// Above the largest event with its headers.
 const MESSAGE_BYTES_MAX: &str = "8388608";
+/// Longest pause between two attempts to reach a broker.
+const RECONNECT_MS_MAX: &str = "1000";
 /// What librdkafka prefetches beside our own queue.
 const PREFETCH_KBYTES: &str = "16384";
 
@@ -188,6 +190,8 @@ fn create<C: ClientContext, T: FromClientConfigAndContext<C>>(
     client.set("bootstrap.servers", &config.bootstrap);
     client.set("client.id", &config.client_id);
     client.set("message.max.bytes", MESSAGE_BYTES_MAX);
+    // Ten seconds are the default: a pause of every stage after brokers have come back.
+    client.set("reconnect.backoff.max.ms", RECONNECT_MS_MAX);
     for (key, value) in settings {
         client.set(*key, *value);
     }

@@ -35,7 +35,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::codec::Derived;
-use schemas::event::{CleanEvent, Event, EventHeader, Heartbeat, Tick, Watermark};
+use schemas::event::{ACCESS_DENIED, ACCESS_USED, CleanEvent, Event, EventHeader, Heartbeat, Tick, Watermark};
 use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, joined_key, partition_of, session_key};
 use serde::{Deserialize, Serialize};
@@ -180,7 +180,8 @@ impl Completeness {
     fn take_notes(&self, state: &mut CompletenessState, record: &Sourced<CleanEvent>, taken: Taken) {
         let h = record.value.h();
         let late_ms = record.broker_time.0.saturating_sub(h.event_time.0) / 1_000;
-        let (late, unknown) = (late_ms > self.config.lateness_ms_max, !record.value.is_known_type());
+        let is_own = matches!(h.event_type.as_str(), ACCESS_USED | ACCESS_DENIED);
+        let (late, unknown) = (late_ms > self.config.lateness_ms_max, !record.value.is_known_type() && !is_own);
         if !(late || unknown || taken.filled) {
             return;
         }

@@ -26,6 +26,12 @@ impl EventHeader {
     }
 }
 
+/// Types outside the catalogue that the gateway writes: what a key was used for, and what was denied. Both
+/// count requests in `attributes`.
+pub const ACCESS_USED: &str = "access.used";
+/// See [`ACCESS_USED`].
+pub const ACCESS_DENIED: &str = "access.denied";
+
 impl EventKind {
     /// The record that was made for that event type; `None` where the catalogue has none.
     pub fn of_event_type(event_type: &str) -> Option<Self> {

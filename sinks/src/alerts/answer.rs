@@ -28,7 +28,8 @@ pub enum Answer {
 }
 
 /// The meaning of a status (RFC 9110 section 15) with its `Retry-After` header. 408, 425, 429 and 5xx
-/// pass; every other status but success is an answer for good, redirections too: following one would
+/// pass, and so do 401 and 403: they are about our key, which somebody will renew, and not about the
+/// alert. Every other status but success is an answer for good, redirections too: following one would
 /// turn the POST into a GET.
 pub fn answer_of(status: u16, retry_after: Option<&str>, now: TimestampMicros) -> Answer {
     match status {
@@ -37,6 +38,9 @@ pub fn answer_of(status: u16, retry_after: Option<&str>, now: TimestampMicros) -
             after_ms: retry_after.and_then(|text| retry_after_ms(text, now)),
             why: format!("it answered {status}"),
         },
+        401 | 403 => {
+            Answer::Again { after_ms: None, why: format!("it answered {status}: renew the receiver's key or password") }
+        }
         _ => Answer::Refused { status },
     }
 }

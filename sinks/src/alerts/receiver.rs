@@ -63,6 +63,11 @@ pub struct Receiver {
     resend_interval_ms: Option<u64>,
 }
 
+/// The consumer group of the receiver with that name.
+pub fn group_of(name: &str) -> String {
+    format!("custody-alert-{name}")
+}
+
 impl Receiver {
     /// Every receiver of the section, by name.
     ///
@@ -118,7 +123,7 @@ impl Receiver {
 
     /// The consumer group whose position is this receiver's.
     pub fn group(&self) -> String {
-        format!("custody-alert-{}", self.name)
+        group_of(&self.name)
     }
 
     /// How it chooses.

@@ -227,7 +227,11 @@ fn an_answer_says_taken_again_or_never() {
     for status in [408, 425, 500, 502, 504, 599] {
         check(status, None, again(None, status));
     }
-    for status in [301, 302, 307, 308, 400, 401, 403, 404, 410, 413, 422, 600] {
+    for status in [401, 403] {
+        let why = format!("it answered {status}: renew the receiver's key or password");
+        check(status, None, Answer::Again { after_ms: None, why });
+    }
+    for status in [301, 302, 307, 308, 400, 404, 410, 413, 422, 600] {
         check(status, None, Answer::Refused { status });
     }
 }

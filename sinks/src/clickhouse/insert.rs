@@ -193,6 +193,7 @@ impl ClickHouseSink {
             let columns = self.columns.get(&table).map(String::as_str).unwrap_or_default();
             let insert = Insert { table: table.name(), columns, token: &token, body: &chunks };
             self.server.insert(&insert).await?;
+            fail::fail_point!("load.table_inserted");
             tracing::debug!(table = table.name(), rows = count, token, "inserted");
             *rows.entry(table).or_default() += count;
         }

@@ -303,6 +303,7 @@ async fn publish_one(
     let mut object =
         ObjectRef { bytes: sealed.bytes.len() as u64, key: key.clone(), sha256: Sha256::of(&sealed.bytes) };
     let mut new_head = None;
+    fail::fail_point!("archive.sealed");
     loop {
         match next_step(want, &seen) {
             Step::PutParquet => {
@@ -315,10 +316,12 @@ async fn publish_one(
                     existing = publication.as_existing();
                     object = stored_object;
                 }
+                fail::fail_point!("archive.object_put");
                 seen = Observed::Archive { object: Some(existing), manifest: None };
             }
             Step::PutManifest => {
                 new_head = Some(recover::put_manifest(store, want.clone(), object.clone(), head, build).await?);
+                fail::fail_point!("archive.manifest_put");
                 seen = Observed::Archive { object: Some(want.as_existing()), manifest: Some(want.as_existing()) };
             }
             Step::Stop(conflict) => return Err(stopped(store, build, head, want, conflict).await),

@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod encode;
 pub mod inspect;
+pub mod range;
 pub mod read;
 pub mod recover;
 pub mod rows;

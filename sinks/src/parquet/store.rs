@@ -9,6 +9,7 @@ pub mod config;
 mod failure;
 pub mod protection;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -104,6 +105,18 @@ impl Store {
             Err(error) => Err(error),
         };
         match found {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(failed("get", key, &error)),
+        }
+    }
+
+    /// Some of an object's bytes; `None` if there is no such object.
+    ///
+    /// # Errors
+    /// As [`Store::create`]; also where the object ends before the range begins.
+    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, SinkError> {
+        match self.objects.get_range(&Path::from(key), range).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed("get", key, &error)),

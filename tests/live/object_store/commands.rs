@@ -1,4 +1,4 @@
-//! `custody verify` and `custody replay` on an archive in a bucket.
+//! `custody verify` and `custody replay`, of all and of a range, on an archive in a bucket.
 
 use std::process::Output;
 
@@ -50,6 +50,14 @@ async fn an_archive_in_a_bucket_is_verified_and_rebuilds_clickhouse() {
     let replayed = run(&config, &["replay", "--json", "--data-dir", data_dir]);
     assert_eq!(replayed.status.code(), Some(0), "{}", errors(&replayed));
     assert_eq!(json(&replayed)["clickhouse_rows"], summary["clickhouse_rows"]);
+
+    let side = format!("local:{data_dir}/side");
+    let range = ["replay", "--json", "--data-dir", data_dir, "--from", "2026-01-12T10:30:00Z", "--into-log", &side];
+    let ranged = run(&config, &range);
+    assert_eq!(ranged.status.code(), Some(0), "{}", errors(&ranged));
+    let ranged = json(&ranged);
+    assert!(ranged["objects_read"].as_u64() < ranged["objects"].as_u64(), "{ranged}");
+    assert!((1..clean).contains(&ranged["appended"].as_u64().expect("a number")), "{ranged}");
 
     let damaged = Path::from(format!("{}", listed[0].location));
     objects(&remote).put(&damaged, PutPayload::from_static(b"damaged")).await.unwrap();

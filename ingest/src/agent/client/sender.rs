@@ -225,6 +225,7 @@ impl<'a> Sender<'a> {
     async fn apply(&mut self, verdict: Verdict, part: Part) -> Option<Vec<Part>> {
         match verdict {
             Verdict::Taken => {
+                fail::fail_point!("send.acknowledged");
                 self.attempt = 0;
                 self.shared.counters.acked.fetch_add(part.records.len() as u64, Ordering::Relaxed);
                 self.shared.set_trouble(None, false);

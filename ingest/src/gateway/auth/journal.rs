@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use schemas::event::{Event, Extension, Principal, RawEvent};
+use schemas::event::{ACCESS_DENIED, ACCESS_USED, Event, Extension, Principal, RawEvent};
 use schemas::id::Uuid;
 use schemas::time::TimestampMicros;
 
@@ -116,7 +116,7 @@ impl Journal {
     }
 
     fn event(&self, entry: &Entry, count: Count, serial: u64) -> RawEvent {
-        let event_type = if entry.denial.is_some() { "access.denied" } else { "access.used" };
+        let event_type = if entry.denial.is_some() { ACCESS_DENIED } else { ACCESS_USED };
         let parts: [&[u8]; 3] = [event_type.as_bytes(), self.origin.as_bytes(), &serial.to_be_bytes()];
         let principal =
             Principal { r#type: "system".to_owned(), id: super::change::AGENT_ID.to_owned(), ..Principal::default() };

@@ -147,6 +147,7 @@ fn transact(
     group: &ConsumerGroupMetadata,
 ) -> KafkaResult<()> {
     producer.begin_transaction()?;
+    fail::fail_point!("stage.begun");
     for (to, record) in records {
         let wire = inner.topic(to.topic);
         let mut next = message(record, *to, &wire, ());
@@ -158,8 +159,12 @@ fn transact(
             next = same;
         }
     }
+    fail::fail_point!("stage.records_sent");
     until_decided(|| producer.send_offsets_to_transaction(offsets, group, ANSWER_WAIT))?;
-    until_decided(|| producer.commit_transaction(ANSWER_WAIT))
+    fail::fail_point!("stage.offsets_sent");
+    until_decided(|| producer.commit_transaction(ANSWER_WAIT))?;
+    fail::fail_point!("stage.committed");
+    Ok(())
 }
 
 /// Repeats a call that librdkafka says can be repeated.

@@ -373,7 +373,11 @@ fn unknown_types_are_counted_and_accepted() {
     let extension =
         |event_type: &str| Event::Extension(Extension { h: EventHeader::of_type(event_type), ..Default::default() });
     let found = check(
-        Writer::new("w").session(1, "", vec![extension("acme.custom"), extension("eve@example.org")]),
+        Writer::new("w").session(
+            1,
+            "",
+            vec![extension("acme.custom"), extension("eve@example.org"), extension("access.used")],
+        ),
         &[("unknown_event_type", 2)],
     );
     assert_eq!(found[0].attributes["types"], "(not shown), acme.custom");

@@ -11,11 +11,15 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use schemas::id::Sha256;
+use schemas::record::PartitionId;
+use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
 use super::fixture::*;
 use crate::error::ErrorClass;
 use crate::parquet::archive::{ArchiveSink, Receipt};
+use crate::parquet::range::{TimeRange, touches};
+use crate::parquet::read;
 use crate::parquet::store::{Created, Store};
 use crate::parquet::verify::{VerifyOptions, VerifyReport, verify};
 use crate::roll::Seal;
@@ -223,6 +227,53 @@ pub async fn every_lost_or_refused_put_ends_in_the_same_archive(store: Store) {
     }
 }
 
+/// The newest manifest is found by listing alone, whatever offset the search begins at.
+pub async fn the_newest_manifest_is_found_from_any_offset(store: Store) {
+    for near in [0, 43, u64::MAX] {
+        assert_eq!(read::newest(&store, CLEAN, near).await.unwrap(), None, "nothing is published");
+    }
+    run(&store, &log(), true).await;
+    let all = read::manifests(&store, &[Topic::Clean]).await.unwrap();
+    let last = all.last().unwrap();
+    // Before the end, at it, far behind it, and as if the log had been made anew.
+    for near in [0, 1, 44, 1 << 12, (1 << 12) + 10, (1 << 12) + 40, 1 << 40, u64::MAX] {
+        let found = read::newest(&store, CLEAN, near).await.unwrap().unwrap();
+        assert_eq!(found.key, last.publication.manifest_key(), "{near}");
+        assert!(found.published_at > TimestampMicros::from_ms(NINE - 366 * 86_400_000));
+        assert_eq!(read::manifest(&store, &found.key).await.unwrap(), *last);
+    }
+    let other = PartitionId { partition: CLEAN.partition + 1, ..CLEAN };
+    assert_eq!(read::newest(&store, other, 44).await.unwrap(), None);
+}
+
+/// What lies outside a range of event time is told by an object's footer, exactly.
+pub async fn objects_outside_a_range_are_told_by_their_footer(store: Store) {
+    run(&store, &log(), true).await;
+    let at = |ms: i64| TimestampMicros::from_ms(NINE + ms);
+    let mut rows = 0;
+    for manifest in &read::manifests(&store, &[Topic::Clean]).await.unwrap() {
+        let mut times = Vec::new();
+        for row in read::rows(&store, manifest).await.unwrap() {
+            let (time, record) = row.unwrap();
+            assert_eq!(time, at(1_000 * record.at.offset as i64), "one second lies between two records");
+            times.push(time);
+        }
+        rows += times.len();
+        let (first, last) = (times[0], times[times.len() - 1]);
+        let just_after = |time: TimestampMicros| Some(TimestampMicros(time.0 + 1));
+        for (range, expected) in [
+            (TimeRange::default(), true),
+            (TimeRange { first: Some(last), next: None }, true),
+            (TimeRange { first: just_after(last), next: None }, false),
+            (TimeRange { first: None, next: just_after(first) }, true),
+            (TimeRange { first: None, next: Some(first) }, false),
+        ] {
+            assert_eq!(touches(&store, manifest, &range).await.unwrap(), expected, "{range:?} {first:?} {last:?}");
+        }
+    }
+    assert_eq!(rows, 39);
+}
+
 /// One test per check. `$fresh` is an async closure or function without arguments that gives a store
 /// that nobody has used and something to keep alive beside it (a directory), or `()`.
 #[macro_export]
@@ -233,7 +284,8 @@ macro_rules! store_conformance {
             an_object_without_manifest_gets_it_at_the_next_start, the_same_log_gives_the_same_bytes,
             another_writers_range_is_not_doubled, other_rows_for_the_same_range_stop_the_partition,
             a_silent_hour_is_recorded_without_rows, findings_and_alerts_are_archived_by_the_same_code,
-            a_store_that_ignores_conditions_is_refused, every_lost_or_refused_put_ends_in_the_same_archive);
+            a_store_that_ignores_conditions_is_refused, every_lost_or_refused_put_ends_in_the_same_archive,
+            the_newest_manifest_is_found_from_any_offset, objects_outside_a_range_are_told_by_their_footer);
     };
     (@each $fresh:expr, $($check:ident),+) => {
         $(
