@@ -199,6 +199,7 @@ mod tests {
     use schemas::codec::codec;
     use schemas::event::{CleanEvent, Event, EventHeader, ModelCall, Tick};
     use schemas::record::OutRecord;
+    use schemas::time::TimestampMicros;
     use schemas::topic::Topic;
 
     use super::*;
