@@ -1,3 +1,6 @@
+//! The simulator on itself: honest series pass, broken builds are caught, seeds repeat. Roles have tests of
+//! their own.
+
 use super::*;
 use crate::simulate::lanes::WRITTEN;
 
