@@ -2,7 +2,8 @@
 #
 # Runs Apache Kafka 4.x (KRaft, every node both broker and controller) on 127.0.0.1 without Docker: the
 # broker's Maven artifacts and the machine's Java. For the tests against a real Kafka and for trying
-# Custody out; one machine, no TLS, no authentication, so not for production.
+# Custody out; one machine, an open listener even beside a secured one, a password that stands below for
+# everybody to read and tokens without a signature, so not for production.
 #
 # The version is pinned in kafka/pom.xml beside this script. See `kafka-local.sh --help`.
 
@@ -19,10 +20,13 @@ readonly stop_timeout_s=30
 readonly cluster_stop_timeout_s=8
 readonly fetch_timeout_s=600
 readonly turn_timeout_s=$((fetch_timeout_s + start_timeout_s + stop_timeout_s))
+# The user of the secured listener.
+readonly scram_user=custody
+readonly scram_password=custody-on-this-machine-only
 readonly properties_marker='# Written by docker/kafka-local.sh at every start; edits are lost.'
 
 usage() {
-    cat <<'HELP'
+    cat <<HELP
 usage: kafka-local.sh start|stop|status [options]
 
 Runs Apache Kafka (KRaft, combined brokers and controllers) on 127.0.0.1 without Docker: one node, or
@@ -43,12 +47,17 @@ options (the environment variable in brackets says the same; the option wins)
                        its controller, and DIR/node-I
   --node I             this node of the cluster only
   --fresh              start only: stop the broker if it runs and start it on empty storage
+  --secure DIR         start only: beside the plain listener one with SASL_SSL on the port after the
+                       controller's (default: --port + 2), for SCRAM-SHA-512 as $scram_user with the
+                       password $scram_password, and for OAUTHBEARER with unsigned
+                       tokens (alg none) that name sub and exp; DIR/server.pem holds its private key
+                       (PKCS #8) and certificate chain. The user is made with the storage
   -h, --help           this text
 
-<cache> is $CUSTODY_CACHE_DIR, else $XDG_CACHE_HOME/custody, else ~/.cache/custody. Two brokers can
+<cache> is \$CUSTODY_CACHE_DIR, else \$XDG_CACHE_HOME/custody, else ~/.cache/custody. Two brokers can
 run side by side with different --port and --data; stop and status find theirs by the same options.
 
-needs: Java 17 or newer ($JAVA_HOME or PATH); Maven (mvn) for the first start only
+needs: Java 17 or newer (\$JAVA_HOME or PATH); Maven (mvn) for the first start only
 exit codes: 0 done (status: runs), 1 failed, 2 wrong usage, 3 status: does not run
 HELP
 }
@@ -67,9 +76,9 @@ take_turn() {
 
 # --- options ---------------------------------------------------------------------------------------
 
-# Sets command, port, controller_port, cache, data, heap, fresh, nodes, only_node.
+# Sets command, port, controller_port, cache, data, heap, fresh, secure, nodes, only_node.
 parse_options() {
-    command='' fresh=no nodes=1 only_node=''
+    command='' fresh=no secure='' nodes=1 only_node=''
     port=${CUSTODY_KAFKA_PORT:-9092}
     controller_port=${CUSTODY_KAFKA_CONTROLLER_PORT:-}
     data=${CUSTODY_KAFKA_DATA:-}
@@ -78,7 +87,7 @@ parse_options() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --fresh) fresh=yes; shift; continue ;;
-            --port | --controller-port | --data | --heap | --nodes | --node) (($# > 1)) || die_usage "$1 needs a value" ;;
+            --port | --controller-port | --data | --heap | --nodes | --node | --secure) (($# > 1)) || die_usage "$1 needs a value" ;;
             start | stop | status)
                 [[ -z $command ]] || die_usage "two commands: $command and $1"
                 command=$1; shift; continue ;;
@@ -91,11 +100,13 @@ parse_options() {
             --heap) heap=$2 ;;
             --nodes) nodes=$2 ;;
             --node) only_node=$2 ;;
+            --secure) secure=$2 ;;
         esac
         shift 2
     done
     [[ -n $command ]] || die_usage 'no command'
     [[ $fresh == no || $command == start ]] || die_usage "--fresh goes with start, not $command"
+    [[ -z $secure || $command == start ]] || die_usage "--secure goes with start, not $command"
     check_port --port "$port"
     check_nodes
     controller_port=${controller_port:-$((port + 1))}
@@ -106,6 +117,10 @@ parse_options() {
     data=$(absolute "${data:-$cache/kafka-data/$port}")
     check_path "$cache"
     check_path "$data"
+    [[ -n $secure ]] || return 0
+    secure=$(absolute "$secure")
+    check_path "$secure"
+    [[ -r $secure/server.pem ]] || die_usage "--secure: $secure/server.pem is not there; it holds the broker's private key and certificate chain"
 }
 
 check_nodes() {
@@ -209,6 +224,8 @@ pid_file() { printf '%s\n' "$data/broker.pid"; }
 properties_file() { printf '%s\n' "$data/server.properties"; }
 broker_log() { printf '%s\n' "$data/broker.log"; }
 storage_dir() { printf '%s\n' "$data/storage"; }
+# Names the user that the storage was made with, if it was.
+scram_file() { printf '%s\n' "$data/scram-user"; }
 
 command_line_of() {
     if [[ -r /proc/$1/cmdline ]]; then
@@ -230,7 +247,7 @@ running_pid() {
 
 # Prints the port the broker of this data directory was last started with.
 recorded_port() {
-    sed -n 's|^advertised.listeners=BROKER://.*:\([0-9]*\)$|\1|p' "$(properties_file)"
+    sed -n 's|^advertised.listeners=BROKER://[^:]*:\([0-9]*\).*$|\1|p' "$(properties_file)"
 }
 
 port_is_open() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
@@ -286,7 +303,25 @@ voters() {
     printf '%s\n' "${list#,}"
 }
 
+secure_port() { printf '%s\n' "$((controller_port + 1))"; }
+
+# The settings of the secured listener, if one is asked for. Without a validator of its own Kafka takes
+# unsigned tokens; a connection ends with the token it was made with.
+secure_properties() {
+    [[ -n $secure ]] || return 0
+    cat <<PROPERTIES
+listener.name.secure.ssl.keystore.type=PEM
+listener.name.secure.ssl.keystore.location=$secure/server.pem
+listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512,OAUTHBEARER
+listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secure.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
+listener.name.secure.oauthbearer.connections.max.reauth.ms=3600000
+PROPERTIES
+}
+
 write_properties() {
+    local listener=''
+    [[ -z $secure ]] || listener=,SECURE://$host:$(secure_port)
     local replicas=1 in_sync=1 quorum="controller.quorum.bootstrap.servers=$host:$controller_port" controlled=false
     if ((nodes > 1)); then
         replicas=3 in_sync=2 quorum="controller.quorum.voters=$(voters)" controlled=true
@@ -295,9 +330,9 @@ write_properties() {
 $properties_marker
 process.roles=broker,controller
 node.id=$node
-listeners=BROKER://$host:$port,CONTROLLER://$host:$controller_port
-advertised.listeners=BROKER://$host:$port
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=BROKER://$host:$port,CONTROLLER://$host:$controller_port$listener
+advertised.listeners=BROKER://$host:$port$listener
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 $quorum
@@ -330,6 +365,8 @@ group.initial.rebalance.delay.ms=0
 # records wait for ever. Without one, a start after a stop waits until the old registration has run out:
 # 12 s in place of 2 s.
 controlled.shutdown.enable=$controlled
+
+$(secure_properties)
 PROPERTIES
 }
 
@@ -341,8 +378,13 @@ new_cluster_id() {
 
 # Formats the storage unless it is formatted; StorageTool writes meta.properties last.
 format_storage() {
-    local java=$1 libs=$2 cluster_id quorum=--standalone
-    [[ ! -e $(storage_dir)/meta.properties ]] || return 0
+    local java=$1 libs=$2 cluster_id quorum=--standalone scram=()
+    if [[ -e $(storage_dir)/meta.properties ]]; then
+        [[ -z $secure || -e $(scram_file) ]] ||
+            die "the storage in $data was made without --secure and has no user: add --fresh (its records go), or choose another --data"
+        return 0
+    fi
+    [[ -z $secure ]] || scram=(--add-scram "SCRAM-SHA-512=[name=\"$scram_user\",password=\"$scram_password\"]")
     if ((nodes == 1)); then
         cluster_id=$(new_cluster_id)
     else
@@ -353,10 +395,12 @@ format_storage() {
     fi
     "$java" -Xmx128m -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=$log4j_config" -cp "$libs/*" \
         kafka.tools.StorageTool format ${quorum:+"$quorum"} --cluster-id "$cluster_id" \
-        --config "$(properties_file)" >>"$(broker_log)" 2>&1 9>&- || {
+        ${scram[@]+"${scram[@]}"} --config "$(properties_file)" >>"$(broker_log)" 2>&1 9>&- || {
         show_log_end
         die "could not format $(storage_dir); the reason is above"
     }
+    rm -f "$(scram_file)"
+    [[ -z $secure ]] || printf '%s\n' "$scram_user" >"$(scram_file)"
 }
 
 # Removes the storage, and only in a directory this script wrote its settings to.
@@ -377,6 +421,8 @@ start_node() {
     if [[ $fresh == no ]] && pid=$(running_pid); then
         [[ $(recorded_port) == "$port" ]] ||
             die "the broker of $data runs already on port $(recorded_port), not $port (pid $pid): stop it first or choose another --data"
+        [[ -z $secure ]] || grep -qxF "listener.name.secure.ssl.keystore.location=$secure/server.pem" "$(properties_file)" ||
+            die "the broker of $data runs already without --secure $secure (pid $pid): stop it first or choose another --data"
         return
     fi
     java=$(find_java)
@@ -387,6 +433,7 @@ start_node() {
     fi
     require_free_port "$port" --port
     require_free_port "$controller_port" --controller-port
+    [[ -z $secure ]] || require_free_port "$(secure_port)" --port
     : >"$(broker_log)"
     write_properties
     format_storage "$java" "$libs"
@@ -398,6 +445,7 @@ await_node() {
     pid=$(cat "$(pid_file)")
     wait_until_ready "$pid" "$port"
     printf 'kafka %s runs on %s:%s (pid %s, data %s)\n' "$(kafka_version)" "$host" "$port" "$pid" "$data"
+    [[ -z $secure ]] || printf '  and with SASL_SSL on %s:%s\n' "$host" "$(secure_port)"
 }
 
 # All nodes first, then their answers: one alone has no quorum.
