@@ -41,6 +41,8 @@ options (the environment variable in brackets says the same; the option wins)
   --port N       port of the server [CUSTODY_S3_PORT], default 9000
   --data DIR     data, log and pid file of this server [CUSTODY_S3_DATA], default: <cache>/s3-data/<port>
   --fresh        start only: stop the server if it runs and start it without objects
+  --secure DIR   start only, versity only: HTTPS in place of HTTP, with the certificate DIR/cert.pem, its
+                 private key DIR/key.pem and the authority DIR/ca.pem that it is checked against
   -h, --help     this text
 
 <cache> is \$CUSTODY_CACHE_DIR, else \$XDG_CACHE_HOME/custody, else ~/.cache/custody. Two servers can
@@ -66,9 +68,9 @@ take_turn() {
 
 # --- options ---------------------------------------------------------------------------------------
 
-# Sets command, server, port, cache, data, fresh.
+# Sets command, server, port, cache, data, fresh, secure.
 parse_options() {
-    command='' fresh=no
+    command='' fresh=no secure=''
     server=${CUSTODY_S3_SERVER:-versity}
     port=${CUSTODY_S3_PORT:-9000}
     data=${CUSTODY_S3_DATA:-}
@@ -76,7 +78,7 @@ parse_options() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --fresh) fresh=yes; shift; continue ;;
-            --server | --port | --data) (($# > 1)) || die_usage "$1 needs a value" ;;
+            --server | --port | --data | --secure) (($# > 1)) || die_usage "$1 needs a value" ;;
             start | stop | status | env)
                 [[ -z $command ]] || die_usage "two commands: $command and $1"
                 command=$1; shift; continue ;;
@@ -86,6 +88,7 @@ parse_options() {
             --server) server=$2 ;;
             --port) port=$2 ;;
             --data) data=$2 ;;
+            --secure) secure=$2 ;;
         esac
         shift 2
     done
@@ -97,6 +100,14 @@ parse_options() {
     fi
     cache=$(absolute "$(cache_dir)")
     data=$(absolute "${data:-$cache/s3-data/$port}")
+    [[ -n $secure ]] || return 0
+    [[ $command == start ]] || die_usage "--secure goes with start, not $command"
+    [[ $server == versity ]] || die_usage "--secure goes with --server versity, not $server"
+    secure=$(absolute "$secure")
+    local file
+    for file in ca.pem cert.pem key.pem; do
+        [[ -r $secure/$file ]] || die_usage "--secure: $secure/$file is not there"
+    done
 }
 
 cache_dir() {
@@ -156,6 +167,10 @@ find_program() {
 
 pid_file() { printf '%s\n' "$data/server.pid"; }
 port_file() { printf '%s\n' "$data/port"; }
+# Names the directory of the certificates if the server speaks HTTPS.
+secure_file() { printf '%s\n' "$data/secure"; }
+recorded_secure() { cat "$(secure_file)" 2>/dev/null || true; }
+scheme() { if [[ -n $(recorded_secure) ]]; then printf 'https\n'; else printf 'http\n'; fi; }
 server_log() { printf '%s\n' "$data/server.log"; }
 
 command_line_of() {
@@ -184,12 +199,13 @@ port_is_open() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
 # Sends one signed request: method, path with query, file with the body, more curl options. Prints the
 # status and drops the answer.
 request() {
-    local method=$1 path=$2 body=$3
+    local method=$1 path=$2 body=$3 trusted=()
     shift 3
+    [[ -z $(recorded_secure) ]] || trusted=(--cacert "$(recorded_secure)/ca.pem")
     curl --silent --max-time 10 --output /dev/null --write-out '%{http_code}' \
         --aws-sigv4 "aws:amz:$region:s3" --user "$access_key_id:$secret_access_key" --request "$method" \
         --header "x-amz-content-sha256: $(sha256_of "$body")" --header 'Content-Type:' "$@" \
-        --data-binary "@$body" "http://$host:$port$path" || true
+        ${trusted[@]+"${trusted[@]}"} --data-binary "@$body" "$(scheme)://$host:$port$path" || true
 }
 
 sha256_of() {
@@ -255,6 +271,8 @@ start() {
     if [[ $fresh == no ]] && pid=$(running_pid); then
         [[ $(recorded_port) == "$port" ]] ||
             die "the server of $data runs already on port $(recorded_port), not $port (pid $pid): stop it first or choose another --data"
+        [[ -z $secure || $(recorded_secure) == "$secure" ]] ||
+            die "the server of $data runs already without --secure $secure (pid $pid): stop it first or choose another --data"
         wait_until_ready "$pid"
         printf 's3 runs already on %s:%s (pid %s)\n' "$host" "$port" "$pid"
         return
@@ -270,6 +288,7 @@ start() {
     mkdir -p "$data/objects" "$data/versions" "$data/metadata"
     printf '%s\n' "$marker" >"$data/README"
     printf '%s\n' "$port" >"$(port_file)"
+    printf '%s' "$secure" >"$(secure_file)"
     launch "$program"
     pid=$(cat "$(pid_file)")
     wait_until_ready "$pid"
@@ -281,9 +300,11 @@ start() {
 # Starts the server in the background, free of this terminal, and writes its pid file. Metadata stands
 # in files of its own, as not every file system keeps extended attributes.
 launch() {
+    local tls=()
+    [[ -z $secure ]] || tls=(--cert "$secure/cert.pem" --key "$secure/key.pem")
     if [[ $server == versity ]]; then
         ROOT_ACCESS_KEY_ID=$access_key_id ROOT_SECRET_ACCESS_KEY=$secret_access_key \
-            nohup "$1" --quiet --region "$region" --port "$host:$port" posix --sidecar "$data/metadata" \
+            nohup "$1" --quiet --region "$region" --port "$host:$port" ${tls[@]+"${tls[@]}"} posix --sidecar "$data/metadata" \
             --versioning-dir "$data/versions" "$data/objects" </dev/null >"$(server_log)" 2>&1 9>&- &
     else
         nohup "$1" -H "$host" -p "$port" </dev/null >"$(server_log)" 2>&1 9>&- &
@@ -340,7 +361,7 @@ status() {
 }
 
 env() {
-    printf 'export CUSTODY_TEST_S3=http://%s:%s\n' "$host" "$port"
+    printf 'export CUSTODY_TEST_S3=%s://%s:%s\n' "$(scheme)" "$host" "$port"
     printf 'export AWS_ACCESS_KEY_ID=%s\n' "$access_key_id"
     printf 'export AWS_SECRET_ACCESS_KEY=%s\n' "$secret_access_key"
 }
