@@ -33,6 +33,8 @@ pub struct LogSection {
     pub librdkafka: Settings,
     /// librdkafka settings whose values stand in files.
     pub librdkafka_file: Settings,
+    /// File with the token of the mechanism OAUTHBEARER; empty for none.
+    pub oauth_token_file: PathBuf,
     /// Settings of topics that are made.
     pub topic: Settings,
 }
@@ -45,6 +47,7 @@ impl Default for LogSection {
             partitions: 4,
             librdkafka: Settings::default(),
             librdkafka_file: Settings::default(),
+            oauth_token_file: PathBuf::new(),
             topic: Settings::default(),
         }
     }
@@ -86,6 +89,8 @@ pub struct ClickHouseSection {
     pub password: Secret,
     /// File that holds the password; empty for none.
     pub password_file: PathBuf,
+    /// Certificate authorities beside the system's, PEM; empty for none.
+    pub ca_file: PathBuf,
     /// Longest time of a whole request.
     pub request_timeout_ms: u64,
 }
@@ -99,6 +104,7 @@ impl Default for ClickHouseSection {
             user: String::new(),
             password: Secret::default(),
             password_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
             request_timeout_ms: 60_000,
         }
     }

@@ -182,6 +182,11 @@ fn a_role_is_refused_what_it_cannot_run_with() {
     check(Role::Up, "log.url = 'kafka://'", &["log.url must be"]);
     check(Role::Up, "log.partitions = 0", &["log.partitions"]);
     check(Role::Up, "[log.librdkafka]\n\"isolation.level\" = 'read_uncommitted'", &["isolation.level"]);
+    let mechanism = "[log.librdkafka]\n\"sasl.mechanism\" = 'OAUTHBEARER'";
+    check(Role::Up, mechanism, &["log.oauth_token_file"]);
+    check(Role::Up, &format!("{mechanism}\n\"enable.sasl.oauthbearer.unsecure.jwt\" = true"), &[]);
+    check(Role::Up, &format!("log.oauth_token_file = '/t'\n{mechanism}"), &[]);
+    check(Role::Up, "log.oauth_token_file = '/t'", &["sasl.mechanism"]);
     check(Role::Up, "instance = 'a b'", &["instance"]);
     check(Role::Up, "pii.default.default_action = 'seal'", &["no key store"]);
     check(Role::Up, "completeness.retention_ms = 1", &["completeness.retention_ms"]);

@@ -125,6 +125,26 @@ fn log(config: &Config, role: Role, found: &mut Vec<String>) {
     for name in config.log.librdkafka_file.0.keys().filter(|n| config.log.librdkafka.0.contains_key(*n)) {
         found.push(format!("{name:?} stands in log.librdkafka and in log.librdkafka_file; remove one of them"));
     }
+    mechanism(config, found);
+}
+
+/// A token is for the mechanism OAUTHBEARER, which needs one; librdkafka can make unsigned ones by itself.
+fn mechanism(config: &Config, found: &mut Vec<String>) {
+    let set = |name: &str| config.log.librdkafka.0.get(name).map(String::as_str);
+    let mechanism = set("sasl.mechanism").or_else(|| set("sasl.mechanisms"));
+    let is_bearer = mechanism.is_some_and(|name| name.eq_ignore_ascii_case("OAUTHBEARER"));
+    let is_own = set("enable.sasl.oauthbearer.unsecure.jwt") == Some("true");
+    match (is_bearer, config.log.oauth_token_file.as_os_str().is_empty()) {
+        (true, true) if !is_own => found.push(
+            "sasl.mechanism is OAUTHBEARER: name the file that holds the token in log.oauth_token_file".to_owned(),
+        ),
+        (false, false) => found.push(
+            "log.oauth_token_file is for OAUTHBEARER: set \"sasl.mechanism\" = \"OAUTHBEARER\" in log.librdkafka, or \
+             remove the file"
+                .to_owned(),
+        ),
+        _ => {}
+    }
 }
 
 fn names(config: &Config, found: &mut Vec<String>) {

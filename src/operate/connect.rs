@@ -2,14 +2,15 @@
 //!
 //! It joins no group and starts no engine; roles open their own in `services`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use ingest::log::kafka::{KafkaBroker, KafkaConfig, TokenFile};
 use ingest::log::local::LocalBroker;
 use ingest::log::{Broker, LogError};
 use sinks::clickhouse::client::ClickHouseConfig;
 use sinks::parquet::store::Store;
 
+use crate::clock;
 use crate::config::{Config, LogUrl};
 
 /// Work on a log, whichever it is.
@@ -37,9 +38,15 @@ pub fn kafka(config: &Config) -> anyhow::Result<Option<KafkaConfig>> {
         bootstrap,
         client_id: format!("custody-{}", config.instance()),
         extra,
+        oauth_token_file: given(&config.log.oauth_token_file).map(|path| TokenFile { path, clock: clock::now }),
         topic: config.log.topic.0.clone(),
         namespace: config.log.namespace.clone(),
     }))
+}
+
+/// A file that is named; an empty path names none.
+fn given(path: &Path) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_owned())
 }
 
 /// Opens the configured log and works on it.
@@ -116,6 +123,7 @@ pub fn clickhouse_at(config: &Config, url: &str) -> anyhow::Result<ClickHouseCon
         database: section.database.clone(),
         user: section.user.clone(),
         password,
+        ca_file: given(&section.ca_file),
         request_timeout_ms: section.request_timeout_ms,
     })
 }

@@ -205,6 +205,12 @@ pub(crate) fn missing_files(config: &Config, role: Role) -> Vec<String> {
     for (name, path) in &config.log.librdkafka_file.0 {
         files.insert(format!("log.librdkafka_file {name:?}"), path.into());
     }
+    if !config.log.oauth_token_file.as_os_str().is_empty() {
+        files.insert("log.oauth_token_file".to_owned(), config.log.oauth_token_file.clone());
+    }
+    if role.runs(Role::Load) && !config.clickhouse.ca_file.as_os_str().is_empty() {
+        files.insert("clickhouse.ca_file".to_owned(), config.clickhouse.ca_file.clone());
+    }
     if role.runs(Role::Load) && !config.clickhouse.password_file.as_os_str().is_empty() {
         files.insert("clickhouse.password_file".to_owned(), config.clickhouse.password_file.clone());
     }

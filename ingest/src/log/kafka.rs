@@ -5,14 +5,17 @@
 //! time 0 for "now". It does not retry for ever: the error's class tells the caller to.
 
 mod consumer;
+mod context;
 mod log;
 mod noise;
+mod oauth;
 mod outside;
 mod producer;
 mod queue;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,14 +23,16 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use schemas::record::{OutRecord, PartitionId, Record};
 use schemas::topic::{Topic, partition_of};
 
+use self::context::{Common, Context, hear, serve};
 use self::log::KafkaLog;
-use self::noise::{error_line, log_line};
+pub use self::oauth::TokenFile;
+use self::oauth::{Tokens, give};
 use self::producer::KafkaAppender;
 use super::in_process::name;
 use super::{Broker, Committed, ErrorClass, LogError};
@@ -55,6 +60,8 @@ pub struct KafkaConfig {
     pub client_id: String,
     /// librdkafka settings over ours: TLS, SASL, tuning.
     pub extra: BTreeMap<String, String>,
+    /// Where the token of the mechanism OAUTHBEARER stands; read again whenever one is needed.
+    pub oauth_token_file: Option<TokenFile>,
     /// Topic settings over ours, for topics that [`Broker::create_topics`] makes; `replicas` is the
     /// replication factor (the brokers' default without it).
     pub topic: BTreeMap<String, String>,
@@ -82,22 +89,6 @@ impl fmt::Debug for KafkaBroker {
         f.debug_struct("KafkaBroker").field("bootstrap", &self.inner.config.bootstrap).finish_non_exhaustive()
     }
 }
-
-/// Sends librdkafka's own log lines to ours.
-#[derive(Debug, Clone, Copy, Default)]
-struct Context;
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        error_line(&error, reason);
-    }
-}
-
-impl ConsumerContext for Context {}
 
 /// What the caller does about a code that librdkafka gives no attributes with.
 fn class_of(code: Code) -> ErrorClass {
@@ -141,8 +132,9 @@ fn class_of(code: Code) -> ErrorClass {
     }
 }
 
-/// An error of librdkafka as the log tells it; `client` knows what a fatal one was.
-fn failed<C: ClientContext>(what: impl Into<String>, error: &KafkaError, client: &Client<C>) -> LogError {
+/// An error of librdkafka as the log tells it; `client` knows what a fatal one was, and its context why
+/// brokers that do not answer may have refused us.
+fn failed<C: Common>(what: impl Into<String>, error: &KafkaError, client: &Client<C>) -> LogError {
     let fatal = client.fatal_error();
     let class = match (error, &fatal) {
         (_, Some((code, _))) => class_of(*code),
@@ -154,7 +146,11 @@ fn failed<C: ClientContext>(what: impl Into<String>, error: &KafkaError, client:
         (error, _) => error.rdkafka_error_code().map_or(ErrorClass::Fatal, class_of),
     };
     let why = fatal.map_or_else(String::new, |(code, why)| format!(" ({code}: {why})"));
-    LogError::new(class, what, format!("{error}{why}"))
+    let refusal = match class {
+        ErrorClass::Retry { .. } => client.context().common().refusal().map(|why| format!("; {why}")),
+        _ => None,
+    };
+    LogError::new(class, what, format!("{error}{why}{}", refusal.unwrap_or_default()))
 }
 
 /// Runs librdkafka calls that wait for brokers beside the async threads.
@@ -170,10 +166,15 @@ impl KafkaBroker {
     /// Connects in the background: an unreachable broker shows at the first call.
     ///
     /// # Errors
-    /// [`ErrorClass::Fatal`]: a setting that librdkafka does not know or refuses.
+    /// [`ErrorClass::Fatal`]: a setting that librdkafka does not know or refuses, or a token file without a
+    /// token that is good now.
     pub fn new(config: KafkaConfig) -> Result<Self, LogError> {
+        let tokens = Tokens::new(config.oauth_token_file.clone());
+        if tokens.are_used() {
+            tokens.current().map_err(|e| LogError::fatal(format!("login to {}", config.bootstrap), e.to_string()))?;
+        }
         let settings = [("isolation.level", "read_uncommitted")];
-        let meta = create(&config, &settings, Context)?;
+        let meta = create(&config, &settings, Context::new(tokens))?;
         Ok(Self {
             inner: Arc::new(Inner { config, meta, counts: Mutex::default(), askers: outside::Askers::default() }),
         })
@@ -195,6 +196,10 @@ fn create<C: ClientContext, T: FromClientConfigAndContext<C>>(
     for (key, value) in settings {
         client.set(*key, *value);
     }
+    if is_tls(&config.extra) {
+        // The system's authorities, wherever it keeps them: OpenSSL is linked in and knows no place.
+        client.set("ssl.ca.location", "probe");
+    }
     for (key, value) in &config.extra {
         client.set(key, value);
     }
@@ -204,7 +209,31 @@ fn create<C: ClientContext, T: FromClientConfigAndContext<C>>(
         .map_err(|e| LogError::fatal(what, format!("{e}; check the librdkafka settings")))
 }
 
+/// Whether the brokers' certificates are checked, and against no authority that is named.
+fn is_tls(extra: &BTreeMap<String, String>) -> bool {
+    let protocol = extra.get("security.protocol").map(|p| p.to_ascii_lowercase());
+    protocol.is_some_and(|p| p.ends_with("ssl"))
+        && !extra.keys().any(|key| ["ssl.ca.location", "ssl.ca.pem"].contains(&key.as_str()))
+}
+
 impl Inner {
+    /// The client for metadata, ready to be asked.
+    fn meta(&self) -> &BaseConsumer<Context> {
+        serve(&self.meta);
+        &self.meta
+    }
+
+    /// The context of every client.
+    fn context(&self) -> Context {
+        self.meta.context().as_ref().clone()
+    }
+
+    /// An error of the client for metadata, which nobody polls.
+    fn meta_failed(&self, what: impl Into<String>, error: &KafkaError) -> LogError {
+        hear(&self.meta);
+        failed(what, error, self.meta.client())
+    }
+
     fn topic(&self, topic: Topic) -> String {
         format!("{}{}", self.config.namespace, topic.name())
     }
@@ -217,8 +246,8 @@ impl Inner {
         }
         let wire = self.topic(topic);
         let what = || format!("metadata of {wire}");
-        let fetched = self.meta.fetch_metadata(Some(&wire), ANSWER_WAIT);
-        let fetched = fetched.map_err(|e| failed(what(), &e, self.meta.client()))?;
+        let fetched = self.meta().fetch_metadata(Some(&wire), ANSWER_WAIT);
+        let fetched = fetched.map_err(|e| self.meta_failed(what(), &e))?;
         let Some(found) = fetched.topics().iter().find(|t| t.name() == wire) else { return Ok(None) };
         match found.error().map(Code::from) {
             None if found.partitions().is_empty() => Ok(None),
@@ -283,6 +312,16 @@ impl Inner {
         settings
     }
 
+    fn admin(&self) -> Result<AdminClient<Context>, LogError> {
+        let context = self.context();
+        let admin: AdminClient<Context> = create(&self.config, &[], context.clone())?;
+        if context.tokens().are_used() {
+            let refuse = |e: Box<dyn Error>| LogError::fatal("login of an admin client", e.to_string());
+            give(admin.inner(), context.tokens()).map_err(refuse)?;
+        }
+        Ok(admin)
+    }
+
     fn replicas(&self) -> Result<i32, LogError> {
         // -1 is the brokers' default.replication.factor.
         let text = self.config.topic.get("replicas").map_or("-1", String::as_str);
@@ -290,7 +329,7 @@ impl Inner {
     }
 
     async fn create_missing(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
-        let admin: AdminClient<Context> = create(&self.config, &[], Context)?;
+        let admin = self.admin()?;
         let replicas = self.replicas()?;
         let names: Vec<(String, BTreeMap<&str, &str>)> =
             topics.iter().map(|t| (self.topic(*t), self.topic_settings(*t))).collect();

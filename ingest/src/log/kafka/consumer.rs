@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
@@ -22,7 +20,9 @@ use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use tokio::sync::oneshot;
 
-use super::noise::{error_line, log_line, warn};
+use super::context::{Context, share_context};
+use super::noise::warn;
+use super::oauth::give;
 use super::queue::{Inbox, Item};
 use super::{ANSWER_WAIT, class_of, failed};
 use crate::log::{ErrorClass, LogError};
@@ -49,6 +49,7 @@ pub(super) enum Command {
 
 /// The consumer's callbacks.
 pub(super) struct GroupContext {
+    pub(super) common: Context,
     pub(super) inbox: Arc<Inbox>,
     pub(super) commands: Mutex<mpsc::Receiver<Command>>,
     /// The handle is gone: nobody will finish anything.
@@ -57,15 +58,7 @@ pub(super) struct GroupContext {
 
 pub(super) type GroupConsumer = BaseConsumer<GroupContext>;
 
-impl ClientContext for GroupContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        error_line(&error, reason);
-    }
-}
+share_context!(GroupContext);
 
 impl ConsumerContext for GroupContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
@@ -95,7 +88,7 @@ impl GroupContext {
             let (topic, partition) = (element.topic(), element.partition());
             let next = match element.offset() {
                 Offset::Offset(next) => next,
-                _ => self.persist(|| consumer.fetch_watermarks(topic, partition, ANSWER_WAIT))?.0,
+                _ => self.persist(consumer, || consumer.fetch_watermarks(topic, partition, ANSWER_WAIT))?.0,
             };
             assigned.add_partition_offset(topic, partition, Offset::Offset(next))?;
             starts.push((partition as u32, next as u64));
@@ -112,19 +105,25 @@ impl GroupContext {
     }
 
     fn committed(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
-        self.persist(|| {
+        self.persist(consumer, || {
             let committed = consumer.committed_offsets(list.clone(), ANSWER_WAIT)?;
             committed.elements().iter().try_for_each(|e| e.error())?;
             Ok(committed)
         })
     }
 
-    /// Repeats a question until it is answered: without an answer the member cannot start.
-    fn persist<R>(&self, mut ask: impl FnMut() -> KafkaResult<R>) -> KafkaResult<R> {
+    /// Repeats a question until it is answered: without an answer the member cannot start. Nothing is polled
+    /// meanwhile, so that a token that ends would end the answers too.
+    fn persist<R>(&self, consumer: &GroupConsumer, mut ask: impl FnMut() -> KafkaResult<R>) -> KafkaResult<R> {
         loop {
             match ask() {
                 Err(e) if !self.closing.load(Ordering::Acquire) && is_transient(&e) => {
                     warn("rebalance", || format!("a broker did not answer in a rebalance: {e}; asking again"));
+                    if self.common.tokens().are_used()
+                        && let Err(error) = give(consumer.client(), self.common.tokens())
+                    {
+                        warn("token", || error.to_string());
+                    }
                     std::thread::sleep(POLL_WAIT);
                 }
                 answer => return answer,

@@ -23,10 +23,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::consumer::{Command, GroupConsumer, GroupContext, run};
+use super::context::Context;
 use super::outside::{bounds_by, client, committed_by};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
-use super::{ANSWER_WAIT, Context, Inner, PREFETCH_KBYTES, SESSION_TIMEOUT_MS, blocking, create, failed};
+use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, SESSION_TIMEOUT_MS, blocking, create, failed};
 use crate::log::in_process::{name, step_records};
 use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
 
@@ -81,8 +82,12 @@ impl KafkaLog {
         let transactions = Arc::new(Mutex::new(Transactions::open(Arc::clone(&inner), id)?));
         let (commands, receiver) = mpsc::channel();
         let (inbox, closing) = (Arc::new(Inbox::default()), Arc::new(AtomicBool::new(false)));
-        let context =
-            GroupContext { inbox: Arc::clone(&inbox), commands: Mutex::new(receiver), closing: Arc::clone(&closing) };
+        let context = GroupContext {
+            common: inner.context(),
+            inbox: Arc::clone(&inbox),
+            commands: Mutex::new(receiver),
+            closing: Arc::clone(&closing),
+        };
         let group_id = format!("{namespace}{group}");
         let member = format!("{instance}-{}", topic.name());
         let settings = [
@@ -323,7 +328,7 @@ fn decided(
     wire: &str,
     number: i32,
 ) -> Result<Option<(i64, i64)>, KafkaError> {
-    let (_, high) = inner.meta.fetch_watermarks(wire, number, ANSWER_WAIT)?;
+    let (_, high) = inner.meta().fetch_watermarks(wire, number, ANSWER_WAIT)?;
     let deadline = std::time::Instant::now() + RESTORE_WAIT;
     while std::time::Instant::now() < deadline {
         let (first, stable) = committed.fetch_watermarks(wire, number, ANSWER_WAIT)?;

@@ -15,7 +15,8 @@ use schemas::limits::{STEP_BYTES_MAX, STEP_RECORDS_MAX};
 use schemas::record::{PartitionId, Record};
 
 use super::consumer::record;
-use super::{ANSWER_WAIT, Context, Inner, PREFETCH_KBYTES, create, failed};
+use super::context::{Common, Context, serve};
+use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, create, failed};
 use crate::log::in_process::name;
 use crate::log::{Committed, ErrorClass, LogError};
 
@@ -31,7 +32,9 @@ pub(super) fn client(inner: &Inner, group: &str) -> Result<BaseConsumer<Context>
         ("fetch.wait.max.ms", "10"),
         ("queued.max.messages.kbytes", PREFETCH_KBYTES),
     ];
-    create(&inner.config, &settings, Context)
+    let client = create(&inner.config, &settings, inner.context())?;
+    serve(&client);
+    Ok(client)
 }
 
 /// Clients that only ask, one per group, made at the first question and kept: connecting takes longer
@@ -43,6 +46,7 @@ impl Askers {
     fn of(&self, inner: &Inner, group: &str) -> Result<Arc<BaseConsumer<Context>>, LogError> {
         let mut askers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asker) = askers.get(group) {
+            serve(asker);
             return Ok(Arc::clone(asker));
         }
         let asker = Arc::new(client(inner, group)?);
@@ -59,7 +63,7 @@ pub(super) fn bounds(inner: &Inner, partition: PartitionId) -> Result<Range<u64>
 
 /// First and next offset as `consumer` sees them: one that reads committed records ends at the last
 /// stable offset.
-pub(super) fn bounds_by<C: ConsumerContext>(
+pub(super) fn bounds_by<C: ConsumerContext + Common>(
     inner: &Inner,
     consumer: &BaseConsumer<C>,
     partition: PartitionId,
@@ -76,7 +80,7 @@ pub(super) fn committed(inner: &Inner, group: &str, partition: PartitionId) -> R
 }
 
 /// What the group of `consumer` committed.
-pub(super) fn committed_by<C: ConsumerContext>(
+pub(super) fn committed_by<C: ConsumerContext + Common>(
     inner: &Inner,
     consumer: &BaseConsumer<C>,
     partition: PartitionId,

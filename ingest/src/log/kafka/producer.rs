@@ -6,8 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
@@ -17,7 +15,7 @@ use rdkafka::util::IntoOpaque;
 use schemas::record::{OutRecord, PartitionId, Position};
 use tokio::sync::oneshot;
 
-use super::noise::{error_line, log_line};
+use super::context::{Context, share_context};
 use super::{ANSWER_WAIT, Inner, TRANSACTION_TIMEOUT_MS, class_of, create, failed};
 use crate::log::{Appender, ErrorClass, LogError};
 
@@ -68,27 +66,7 @@ fn is_full(error: &KafkaError) -> bool {
 pub(super) struct Transactions {
     inner: Arc<Inner>,
     id: String,
-    producer: Option<BaseProducer<TxnContext>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct TxnContext;
-
-impl ClientContext for TxnContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        error_line(&error, reason);
-    }
-}
-
-impl ProducerContext for TxnContext {
-    type DeliveryOpaque = ();
-
-    /// The commit reports what was not delivered.
-    fn delivery(&self, _: &DeliveryResult<'_>, _: ()) {}
+    producer: Option<BaseProducer<Context>>,
 }
 
 impl Transactions {
@@ -99,15 +77,15 @@ impl Transactions {
         Ok(transactions)
     }
 
-    fn producer(&mut self) -> Result<&BaseProducer<TxnContext>, LogError> {
+    fn producer(&mut self) -> Result<&BaseProducer<Context>, LogError> {
         if self.producer.is_none() {
             let mut settings = SETTINGS.to_vec();
             settings.push(("transactional.id", &self.id));
             settings.push(("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS));
             // The brokers' transaction timeout bounds the message timeout.
             settings.push(("message.timeout.ms", TRANSACTION_TIMEOUT_MS));
-            let producer: BaseProducer<TxnContext> = create(&self.inner.config, &settings, TxnContext)?;
-            let begun = until_decided(|| producer.init_transactions(ANSWER_WAIT));
+            let producer: BaseProducer<Context> = create(&self.inner.config, &settings, self.inner.context())?;
+            let begun = until_decided(&producer, || producer.init_transactions(ANSWER_WAIT));
             begun.map_err(|e| failed(format!("start of {}", self.id), &e, producer.client()))?;
             self.producer = Some(producer);
         }
@@ -127,7 +105,7 @@ impl Transactions {
         let written = transact(producer, &inner, records, offsets, group);
         let Err(error) = written else { return Ok(()) };
         let mut failure = failed(what, &error, producer.client());
-        let aborted = until_decided(|| producer.abort_transaction(ANSWER_WAIT)).is_ok();
+        let aborted = until_decided(producer, || producer.abort_transaction(ANSWER_WAIT)).is_ok();
         if !aborted || producer.client().fatal_error().is_some() {
             self.producer = None;
         }
@@ -140,7 +118,7 @@ impl Transactions {
 }
 
 fn transact(
-    producer: &BaseProducer<TxnContext>,
+    producer: &BaseProducer<Context>,
     inner: &Inner,
     records: &[(PartitionId, OutRecord)],
     offsets: &TopicPartitionList,
@@ -160,17 +138,19 @@ fn transact(
         }
     }
     fail::fail_point!("stage.records_sent");
-    until_decided(|| producer.send_offsets_to_transaction(offsets, group, ANSWER_WAIT))?;
+    until_decided(producer, || producer.send_offsets_to_transaction(offsets, group, ANSWER_WAIT))?;
     fail::fail_point!("stage.offsets_sent");
-    until_decided(|| producer.commit_transaction(ANSWER_WAIT))?;
+    until_decided(producer, || producer.commit_transaction(ANSWER_WAIT))?;
     fail::fail_point!("stage.committed");
     Ok(())
 }
 
-/// Repeats a call that librdkafka says can be repeated.
-fn until_decided(mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
+/// Repeats a call that librdkafka says can be repeated. The producer is polled before each: a token that it
+/// waits for is given there.
+fn until_decided(producer: &BaseProducer<Context>, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
     let deadline = Instant::now() + DECIDE_WAIT;
     loop {
+        producer.poll(Duration::ZERO);
         match call() {
             Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
@@ -211,17 +191,11 @@ impl Batch {
     }
 }
 
-struct IntakeContext;
-
-impl ClientContext for IntakeContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_line(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        error_line(&error, reason);
-    }
+struct IntakeContext {
+    common: Context,
 }
+
+share_context!(IntakeContext);
 
 impl ProducerContext for IntakeContext {
     type DeliveryOpaque = Box<(usize, Arc<Batch>)>;
@@ -250,7 +224,8 @@ impl std::fmt::Debug for KafkaAppender {
 
 impl KafkaAppender {
     pub(super) fn open(inner: Arc<Inner>) -> Result<Self, LogError> {
-        let producer = create(&inner.config, &[&SETTINGS[..], &INTAKE_SETTINGS].concat(), IntakeContext)?;
+        let context = IntakeContext { common: inner.context() };
+        let producer = create(&inner.config, &[&SETTINGS[..], &INTAKE_SETTINGS].concat(), context)?;
         Ok(Self { inner, producer })
     }
 

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::Consumer as _;
 use schemas::topic::Topic;
 
-use super::{ANSWER_WAIT, Context, Inner, class_of, create, failed};
+use super::{ANSWER_WAIT, Inner, class_of, failed};
 use crate::log::LogError;
 
 /// The settings of a topic, `replicas` among them; `None` if there is none of this name.
@@ -20,8 +20,8 @@ pub(super) async fn of_topic(inner: &Inner, topic: Topic) -> Result<Option<BTree
     let wire = inner.topic(topic);
     let what = || format!("settings of topic {wire}");
     let mut settings = described(inner, ResourceSpecifier::Topic(&wire), &what).await?;
-    let metadata = inner.meta.fetch_metadata(Some(&wire), ANSWER_WAIT);
-    let metadata = metadata.map_err(|e| failed(what(), &e, inner.meta.client()))?;
+    let metadata = inner.meta().fetch_metadata(Some(&wire), ANSWER_WAIT);
+    let metadata = metadata.map_err(|e| inner.meta_failed(what(), &e))?;
     let partitions = metadata.topics().iter().flat_map(|t| t.partitions());
     if let Some(replicas) = partitions.map(|p| p.replicas().len()).min() {
         settings.insert("replicas".to_owned(), replicas.to_string());
@@ -31,8 +31,8 @@ pub(super) async fn of_topic(inner: &Inner, topic: Topic) -> Result<Option<BTree
 
 /// The settings of every broker that is up.
 pub(super) async fn of_brokers(inner: &Inner) -> Result<Vec<BTreeMap<String, String>>, LogError> {
-    let metadata = inner.meta.fetch_metadata(None, ANSWER_WAIT);
-    let metadata = metadata.map_err(|e| failed("metadata of the brokers", &e, inner.meta.client()))?;
+    let metadata = inner.meta().fetch_metadata(None, ANSWER_WAIT);
+    let metadata = metadata.map_err(|e| inner.meta_failed("metadata of the brokers", &e))?;
     let ids: Vec<i32> = metadata.brokers().iter().map(|broker| broker.id()).collect();
     let mut all = Vec::with_capacity(ids.len());
     for id in ids {
@@ -47,7 +47,7 @@ async fn described(
     resource: ResourceSpecifier<'_>,
     what: &impl Fn() -> String,
 ) -> Result<BTreeMap<String, String>, LogError> {
-    let admin: AdminClient<Context> = create(&inner.config, &[], Context)?;
+    let admin = inner.admin()?;
     let options = AdminOptions::new().request_timeout(Some(ANSWER_WAIT));
     let answer = admin.describe_configs(&[resource], &options).await;
     let answer = answer.map_err(|e| failed(what(), &e, admin.inner()))?;
