@@ -4,19 +4,23 @@
 //! never uses the crate's `Inserter`, which loses its rows on an error. It does not retry: an error
 //! says whether the caller may, and the caller keeps the batch until it is acknowledged.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clickhouse::error::Error;
 use clickhouse::{Client, Compression};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
+use super::transport;
 use crate::error::{ErrorClass, SinkError};
 
 /// Where ClickHouse is and how long an answer may take.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClickHouseConfig {
-    /// `http://host:port`.
+    /// `http://host:port` or `https://host:port`.
     pub url: String,
     /// Database; letters, digits and `_`.
     pub database: String,
@@ -24,6 +28,8 @@ pub struct ClickHouseConfig {
     pub user: String,
     /// Password.
     pub password: String,
+    /// Certificate authorities beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
     /// Longest time of a whole request, from the first byte sent to the last byte read, milliseconds.
     pub request_timeout_ms: u64,
 }
@@ -35,6 +41,7 @@ impl Default for ClickHouseConfig {
             database: "custody".to_owned(),
             user: String::new(),
             password: String::new(),
+            ca_file: None,
             request_timeout_ms: 60_000,
         }
     }
@@ -42,11 +49,12 @@ impl Default for ClickHouseConfig {
 
 impl std::fmt::Debug for ClickHouseConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { url, database, user, request_timeout_ms, .. } = self;
+        let Self { url, database, user, ca_file, request_timeout_ms, .. } = self;
         f.debug_struct("ClickHouseConfig")
             .field("url", url)
             .field("database", database)
             .field("user", user)
+            .field("ca_file", ca_file)
             .field("request_timeout_ms", request_timeout_ms)
             .finish_non_exhaustive()
     }
@@ -70,14 +78,17 @@ impl ClickHouse {
     /// Prepares the client; connects at the first request.
     ///
     /// # Errors
-    /// [`ErrorClass::Config`]: the database name is not a plain identifier.
+    /// [`ErrorClass::Config`]: the database name is not a plain identifier, or `ca_file` cannot be used.
     pub fn new(config: &ClickHouseConfig) -> Result<Self, SinkError> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if config.database.is_empty() || !config.database.chars().all(is_plain) {
             let message = "the database name may hold letters, digits and _ only";
             return Err(SinkError::new(ErrorClass::Config, format!("database {:?}", config.database), message));
         }
-        let mut client = Client::default().with_url(&config.url).with_compression(Compression::Lz4);
+        let connector = transport::connector(&config.url, config.ca_file.as_deref())?;
+        let http =
+            HttpClient::builder(TokioExecutor::new()).pool_idle_timeout(transport::IDLE_TIMEOUT).build(connector);
+        let mut client = Client::with_http_client(http).with_url(&config.url).with_compression(Compression::Lz4);
         if !config.user.is_empty() {
             client = client.with_user(&config.user).with_password(&config.password);
         }
@@ -190,7 +201,10 @@ fn split_format(sql: &str) -> Option<(&str, &str)> {
 }
 
 fn classified(what: &str, error: &Error) -> SinkError {
-    let message = error.to_string();
+    let message = chain(error);
+    if let Some(remedy) = transport::remedy(&message) {
+        return SinkError::new(ErrorClass::Config, summary(what), format!("{remedy}: {message}"));
+    }
     let class = match error {
         Error::BadResponse(text) => class_of(text),
         Error::Network(_) | Error::TimedOut => ErrorClass::Retry,
@@ -199,6 +213,21 @@ fn classified(what: &str, error: &Error) -> SinkError {
         _ => ErrorClass::Data,
     };
     SinkError::new(class, summary(what), message)
+}
+
+/// An error with everything that caused it: what TLS has against a server is told below the client's own.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let further = error.to_string();
+        if !text.contains(&further) {
+            text.push_str(": ");
+            text.push_str(&further);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// First line of a statement, short enough for a log line.

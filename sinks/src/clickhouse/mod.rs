@@ -7,4 +7,5 @@ pub mod ddl;
 pub mod insert;
 pub mod intent;
 pub mod migrate;
+mod transport;
 pub mod views;
