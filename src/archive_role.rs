@@ -3,13 +3,14 @@
 //! Positions come from the store; what is committed to the log is for lag metrics only.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ingest::log::{Committed, Log};
 use schemas::record::{PartitionId, Record};
-use schemas::time::TimestampMicros;
 use sinks::error::SinkError;
 use sinks::parquet::archive::{ArchiveConfig, ArchiveSink, Receipt};
 use sinks::parquet::store::Store;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::metrics::{Metrics, SinkRow};
@@ -20,10 +21,10 @@ use crate::runner::sink::{RoleError, SinkRole};
 pub struct ArchiveRole {
     sink: ArchiveSink,
     metrics: Metrics,
-    /// Longest that rows may wait by the clock, milliseconds; `None` where log time alone cuts files.
-    clock_flush_ms: Option<i64>,
+    /// Longest that rows may wait by the clock; `None` where log time alone cuts files.
+    clock_flush: Option<Duration>,
     /// Since when a partition has had rows in hand, by the clock.
-    waiting: BTreeMap<PartitionId, TimestampMicros>,
+    waiting: BTreeMap<PartitionId, Instant>,
     /// Offset behind what is published.
     published: BTreeMap<PartitionId, u64>,
     /// Offset behind what was read and has not been committed as position yet.
@@ -40,7 +41,7 @@ impl ArchiveRole {
         Ok(Self {
             sink: ArchiveSink::open(store, config, nonce).await?,
             metrics: Metrics::default(),
-            clock_flush_ms: None,
+            clock_flush: None,
             waiting: BTreeMap::new(),
             published: BTreeMap::new(),
             read: BTreeMap::new(),
@@ -59,12 +60,12 @@ impl ArchiveRole {
     /// differently; what is published once stays.
     #[must_use]
     pub fn with_clock_flush(mut self, clock_flush_ms: i64) -> Self {
-        self.clock_flush_ms = Some(clock_flush_ms);
+        self.clock_flush = Some(Duration::from_millis(clock_flush_ms.max(0).unsigned_abs()));
         self
     }
 
     async fn publish<L: Log>(&mut self, log: &mut L) -> Result<(), RoleError> {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let outcomes = self.sink.publish().instrument(tracing::info_span!("flush", sink = "archive")).await;
         if outcomes.iter().any(|(_, receipts, _)| !receipts.is_empty()) {
             self.metrics.sink_committed("archive", begun.elapsed());
@@ -104,15 +105,15 @@ impl ArchiveRole {
     }
 
     /// Seals what has waited long enough by the clock.
-    fn seal_overdue(&mut self, now: TimestampMicros) -> Result<(), SinkError> {
-        let Some(limit_ms) = self.clock_flush_ms else { return Ok(()) };
+    fn seal_overdue(&mut self, now: Instant) -> Result<(), SinkError> {
+        let Some(limit) = self.clock_flush else { return Ok(()) };
         let (sink, waiting) = (&self.sink, &mut self.waiting);
         waiting.retain(|partition, _| sink.oldest_row_at(*partition).is_some());
         for partition in sink.partitions().filter(|p| sink.oldest_row_at(*p).is_some()) {
             waiting.entry(partition).or_insert(now);
         }
         let overdue: Vec<PartitionId> =
-            waiting.iter().filter(|(_, since)| now >= since.plus_ms(limit_ms)).map(|(p, _)| *p).collect();
+            waiting.iter().filter(|(_, since)| now.duration_since(**since) >= limit).map(|(p, _)| *p).collect();
         for partition in overdue {
             self.waiting.remove(&partition);
             self.sink.seal(partition)?;
@@ -158,7 +159,7 @@ impl SinkRole for ArchiveRole {
     async fn due<L: Log>(&mut self, log: &mut L) -> Result<(), RoleError> {
         // Elsewhere only log time seals an object: a flush by the clock would cut files of the same log
         // differently on a second run (invariant I6).
-        self.seal_overdue(crate::clock::now())?;
+        self.seal_overdue(Instant::now())?;
         match self.sink.sealed() {
             0 => Ok(()),
             _ => self.publish(log).await,
@@ -198,6 +199,7 @@ mod tests {
     use schemas::codec::codec;
     use schemas::event::{CleanEvent, Event, EventHeader, ModelCall, Tick};
     use schemas::record::OutRecord;
+    use schemas::time::TimestampMicros;
     use schemas::topic::Topic;
 
     use super::*;

@@ -22,4 +22,5 @@ pub mod replay;
 pub mod roles;
 pub mod runner;
 pub mod services;
+pub mod simulate;
 pub mod telemetry;

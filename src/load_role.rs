@@ -4,23 +4,39 @@
 //! repeats that range under the same token. What a row is, and which token it gets, is in `sinks`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ingest::log::{Committed, Log};
 use schemas::record::{PartitionId, Record};
-use schemas::time::TimestampMicros;
+use schemas::table::Table;
 use sinks::clickhouse::insert::{ClickHouseSink, LoadBatch, LoadConfig};
 use sinks::clickhouse::intent::{Intent, LoadDecision, decide, encode_intent};
 use sinks::error::{ErrorClass, SinkError};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::clock;
 use crate::metrics::{Metrics, SinkRow};
 use crate::runner::sink::{RoleError, SinkRole};
 
+/// Where rows go.
+pub trait RowSink: Send + Sync {
+    /// Inserts a batch; inserting it again adds nothing. The rows of each table.
+    ///
+    /// # Errors
+    /// As [`ClickHouseSink::insert`].
+    fn insert(&self, batch: &LoadBatch) -> impl Future<Output = Result<BTreeMap<Table, u64>, SinkError>> + Send;
+}
+
+impl RowSink for ClickHouseSink {
+    async fn insert(&self, batch: &LoadBatch) -> Result<BTreeMap<Table, u64>, SinkError> {
+        ClickHouseSink::insert(self, batch).await
+    }
+}
+
 /// The role.
 #[derive(Debug)]
-pub struct LoadRole {
-    sink: ClickHouseSink,
+pub struct LoadRole<S = ClickHouseSink> {
+    sink: S,
     config: LoadConfig,
     flush_interval_ms: i64,
     metrics: Metrics,
@@ -35,12 +51,12 @@ struct Loading {
     /// Range to repeat before anything else.
     repeat: Option<Intent>,
     batch: Option<LoadBatch>,
-    opened_at: TimestampMicros,
+    opened_at: Instant,
 }
 
-impl LoadRole {
+impl<S: RowSink> LoadRole<S> {
     /// A loader that inserts a batch when it is full or `flush_interval_ms` old.
-    pub fn new(sink: ClickHouseSink, config: LoadConfig, flush_interval_ms: i64) -> Self {
+    pub fn new(sink: S, config: LoadConfig, flush_interval_ms: i64) -> Self {
         Self { sink, config, flush_interval_ms, metrics: Metrics::default(), partitions: BTreeMap::new() }
     }
 
@@ -68,7 +84,7 @@ impl LoadRole {
                     fail::fail_point!("load.intent_committed");
                 }
             }
-            let begun = tokio::time::Instant::now();
+            let begun = Instant::now();
             let span = tracing::info_span!(
                 "insert", topic = %partition.topic, partition = partition.partition,
                 first = publication.offset_first, next, rows = publication.rows
@@ -86,7 +102,7 @@ impl LoadRole {
     fn push(&mut self, partition: PartitionId, record: &Record) -> Result<bool, SinkError> {
         let Some(loading) = self.partitions.get_mut(&partition) else { return Ok(false) };
         if loading.batch.is_none() {
-            loading.opened_at = clock::now();
+            loading.opened_at = Instant::now();
         }
         let batch = loading.batch.get_or_insert_with(|| LoadBatch::open(partition, loading.committed, record));
         batch.push(record)?;
@@ -97,10 +113,10 @@ impl LoadRole {
     }
 
     fn is_due(&self, partition: PartitionId) -> bool {
-        let age_ms = |l: &Loading| (clock::now().0 - l.opened_at.0) / 1_000;
+        let flush_interval = Duration::from_millis(self.flush_interval_ms.max(0).unsigned_abs());
         self.partitions
             .get(&partition)
-            .is_some_and(|l| l.batch.is_some() && l.repeat.is_none() && age_ms(l) >= self.flush_interval_ms)
+            .is_some_and(|l| l.batch.is_some() && l.repeat.is_none() && l.opened_at.elapsed() >= flush_interval)
     }
 }
 
@@ -115,7 +131,7 @@ fn other_rows(partition: PartitionId, pending: &Intent, found: &Intent) -> SinkE
     SinkError::new(ErrorClass::Data, what, message)
 }
 
-impl SinkRole for LoadRole {
+impl<S: RowSink> SinkRole for LoadRole<S> {
     async fn resume<L: Log>(&mut self, log: &mut L, partition: PartitionId) -> Result<u64, RoleError> {
         let committed = log.committed(partition).await?;
         let bounds = log.bounds(partition).await?;
@@ -128,7 +144,7 @@ impl SinkRole for LoadRole {
                 return Err(SinkError::new(ErrorClass::Config, what, stop).into());
             }
         };
-        let loading = Loading { committed: at, repeat, batch: None, opened_at: clock::now() };
+        let loading = Loading { committed: at, repeat, batch: None, opened_at: Instant::now() };
         self.partitions.insert(partition, loading);
         Ok(at)
     }

@@ -75,6 +75,22 @@ pub const SINK_TOPICS: [(Topic, &str, &str); 3] = [
     (Topic::Alerts, "custody-archive-alerts", "custody-load-alerts"),
 ];
 
+/// The partitions that a stage writes to.
+///
+/// # Errors
+/// A topic does not exist.
+pub(crate) async fn outputs_of<B: Broker>(broker: &B, place: StagePlace) -> Result<OutputPartitions, LogError> {
+    let source_partitions = broker.partitions(place.source).await?;
+    let mut outputs = OutputPartitions::default();
+    for topic in OUTPUT_TOPICS {
+        outputs.counts.insert(*topic, broker.partitions(*topic).await?);
+        if let Some(index) = (0..).zip(writers_of(*topic)).find(|(_, w)| **w == place.group).map(|(i, _)| i) {
+            outputs.bases.insert(*topic, index * source_partitions);
+        }
+    }
+    Ok(outputs)
+}
+
 /// Runs one instance of a stage until it is told to stop or its upstream is done.
 ///
 /// # Errors
@@ -85,14 +101,7 @@ where
     P: Processor,
     P::Input: StageInput,
 {
-    let source_partitions = broker.partitions(place.source).await?;
-    let mut outputs = OutputPartitions::default();
-    for topic in OUTPUT_TOPICS {
-        outputs.counts.insert(*topic, broker.partitions(*topic).await?);
-        if let Some(index) = (0..).zip(writers_of(*topic)).find(|(_, w)| **w == place.group).map(|(i, _)| i) {
-            outputs.bases.insert(*topic, index * source_partitions);
-        }
-    }
+    let outputs = outputs_of(&broker, place).await?;
     let mut log = broker.consumer(place.group, place.source, &control.identity.instance).await?;
     let mut core = RunnerCore::new(processor, place.state, outputs);
     let outcome = runner::drive::drive(&mut core, &mut log, place.state, &control, place.group).await;

@@ -128,7 +128,7 @@ impl Census {
 }
 
 /// Whether a record is a tick, by the schema fingerprint of its frame.
-fn is_tick(record: &Record) -> bool {
+pub(crate) fn is_tick(record: &Record) -> bool {
     static FRAME: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let schemas = schemas::codec::published_schemas().iter();
         let tick = schemas.filter(|s| s.name == EventKind::Tick.record_name());

@@ -9,7 +9,7 @@ mod intake;
 mod leaks;
 mod pipeline;
 mod run;
-mod settings;
+pub(crate) mod settings;
 mod summary;
 
 use std::collections::BTreeMap;

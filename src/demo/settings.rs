@@ -41,6 +41,21 @@ pub(crate) fn stream(seed: u64, scale: usize) -> StreamConfig {
     }
 }
 
+/// The stream of one copy of a fleet over so many partitions.
+pub(crate) fn stream_of(seed: u64, partitions: u32) -> StreamConfig {
+    StreamConfig { partitions, ..stream(seed, 1) }
+}
+
+/// Stage `completeness` over so many partitions.
+pub(crate) fn completeness_of(source_partitions: u32) -> CompletenessConfig {
+    CompletenessConfig { source_partitions, ..completeness() }
+}
+
+/// Stage `features` over so many partitions.
+pub(crate) fn features_of(source_partitions: u32) -> FeaturesConfig {
+    FeaturesConfig { source_partitions, ..features() }
+}
+
 /// Stage `pii`: the default policy; keys from the seed, so that two runs give the same tokens.
 pub(crate) fn pii(seed: u64) -> PiiConfig {
     let master = Sha256::of(format!("custody demo tokens {seed}").as_bytes());

@@ -37,10 +37,10 @@ fn filter(verbose: u8, default: &str) -> EnvFilter {
     EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(default))
 }
 
-/// Sets up logging of a command: warnings, or what `CUSTODY_LOG` and `-v` ask for.
-pub fn init(verbose: u8) {
+/// Sets up logging of a command: from level `default` on, or what `CUSTODY_LOG` and `-v` ask for.
+pub fn init(verbose: u8, default: &str) {
     let is_terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter(verbose, "warn"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(verbose, default));
     lines.with_writer(std::io::stderr).with_ansi(is_terminal).init();
 }
 

@@ -103,10 +103,35 @@ impl LoadBatch {
         self.publication.broker_time_min_us.map(TimestampMicros)
     }
 
+    /// The inserts that the batch consists of: one per table and month, each atomic and under a token of
+    /// its own.
+    pub fn inserts(&self) -> Vec<BatchInsert> {
+        let of = |((table, month), body): (&(Table, i64), &Body)| BatchInsert {
+            table: *table,
+            token: insert_token(*table, &self.publication, *month),
+            rows: body.rows,
+            chunks: body.chunks(),
+        };
+        self.bodies.iter().map(of).collect()
+    }
+
     /// What the batch is so far: range, counts, digest.
     pub fn publication(&self) -> Publication {
         Publication { row_digest: self.digest.finish(), ..self.publication.clone() }
     }
+}
+
+/// Rows of one table and month of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchInsert {
+    /// Table.
+    pub table: Table,
+    /// Deduplication token.
+    pub token: String,
+    /// Rows.
+    pub rows: u64,
+    /// RowBinary bytes, in order.
+    pub chunks: Vec<Bytes>,
 }
 
 impl Body {
@@ -164,15 +189,13 @@ impl ClickHouseSink {
     /// [`ErrorClass::Retry`]: keep the batch, repeat. Other classes stop the partition.
     pub async fn insert(&self, batch: &LoadBatch) -> Result<BTreeMap<Table, u64>, SinkError> {
         let mut rows = BTreeMap::new();
-        for ((table, month), body) in &batch.bodies {
-            let token = insert_token(*table, &batch.publication, *month);
-            let columns = self.columns.get(table).map(String::as_str).unwrap_or_default();
-            let chunks = body.chunks();
+        for BatchInsert { table, token, rows: count, chunks } in batch.inserts() {
+            let columns = self.columns.get(&table).map(String::as_str).unwrap_or_default();
             let insert = Insert { table: table.name(), columns, token: &token, body: &chunks };
             self.server.insert(&insert).await?;
             fail::fail_point!("load.table_inserted");
-            tracing::debug!(table = table.name(), rows = body.rows, token, "inserted");
-            *rows.entry(*table).or_default() += body.rows;
+            tracing::debug!(table = table.name(), rows = count, token, "inserted");
+            *rows.entry(table).or_default() += count;
         }
         Ok(rows)
     }

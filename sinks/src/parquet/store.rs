@@ -146,7 +146,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorClass::Config`]: the second PUT succeeded, the first object cannot be read back, or object
-    /// lock is required and there is none; as [`Store::create`].
+    /// lock is required and there is none. [`ErrorClass::Retry`]: the store answered in a way that proves
+    /// neither; as [`Store::create`].
     pub async fn self_test(&self, nonce: u64) -> Result<Protection, SinkError> {
         let key = format!("{SELF_TEST_PREFIX}/{nonce:016x}");
         let first = self.create(&key, Bytes::from_static(b"first")).await?;
@@ -154,6 +155,11 @@ impl Store {
         let stored = self.get(&key).await?;
         // Best effort: a store with object lock refuses, and a left-over object harms nobody.
         let _removed = self.objects.delete(&Path::from(key.as_str())).await;
+        if first == Created::Exists && (second == Created::New || stored.is_none()) {
+            // A conflict that passes (S3's 409): nothing stood there, so nothing could be overwritten.
+            let message = "a put was refused as if the object existed, which it did not; the test proves nothing";
+            return Err(SinkError::new(ErrorClass::Retry, format!("self-test of {key}"), message));
+        }
         let is_first_kept = first == Created::Exists || stored.as_deref() == Some(b"first");
         if second != Created::Exists || !is_first_kept {
             return Err(SinkError::new(
@@ -178,6 +184,22 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::parquet::testing::fixture::{Fault, Faulty};
+
+    #[tokio::test]
+    async fn a_conflict_that_passes_is_no_store_that_overwrites() {
+        let check = async |script: &[Fault], expected: Result<(), ErrorClass>| {
+            let store = Store::new(Faulty::scripted_from_start(Arc::new(InMemory::new()), script));
+            let outcome = store.self_test(1).await.map(|_| ()).map_err(|error| error.class);
+            assert_eq!(outcome, expected, "{script:?}");
+        };
+        check(&[Fault::Conflict], Err(ErrorClass::Retry)).await;
+        check(&[Fault::Conflict, Fault::Conflict], Err(ErrorClass::Retry)).await;
+        check(&[Fault::None, Fault::Conflict], Ok(())).await;
+        check(&[Fault::LoseAnswer], Err(ErrorClass::Retry)).await;
+        let deaf = Store::new(Faulty::ignoring_conditions(Arc::new(InMemory::new())));
+        assert_eq!(deaf.self_test(1).await.map(|_| ()).map_err(|error| error.class), Err(ErrorClass::Config));
+    }
 
     #[tokio::test]
     async fn an_object_that_no_put_takes_is_refused_before_it_is_sent() {

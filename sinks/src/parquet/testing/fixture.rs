@@ -129,6 +129,8 @@ pub enum Fault {
     Refuse,
     /// It goes through but its answer is lost.
     LoseAnswer,
+    /// It is refused as if the object existed, which it does not: S3's 409.
+    Conflict,
 }
 
 /// A store whose PUTs follow a script, then go through; or that ignores conditions.
@@ -137,18 +139,25 @@ pub struct Faulty {
     inner: Arc<dyn ObjectStore>,
     script: Mutex<VecDeque<Fault>>,
     honours_create: bool,
+    scripts_self_test: bool,
 }
 
 impl Faulty {
     /// Over `inner`; the self-test's PUTs always go through.
     pub fn scripted(inner: Arc<dyn ObjectStore>, script: &[Fault]) -> Arc<Self> {
         let script = Mutex::new(script.iter().copied().collect());
-        Arc::new(Self { inner, script, honours_create: true })
+        Arc::new(Self { inner, script, honours_create: true, scripts_self_test: false })
+    }
+
+    /// As [`Faulty::scripted`], but the self-test's PUTs follow the script as well.
+    pub fn scripted_from_start(inner: Arc<dyn ObjectStore>, script: &[Fault]) -> Arc<Self> {
+        let script = Mutex::new(script.iter().copied().collect());
+        Arc::new(Self { inner, script, honours_create: true, scripts_self_test: true })
     }
 
     /// Over `inner`, which never sees that a PUT was meant to be create-only.
     pub fn ignoring_conditions(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, script: Mutex::default(), honours_create: false })
+        Arc::new(Self { inner, script: Mutex::default(), honours_create: false, scripts_self_test: false })
     }
 
     /// Faults that have not happened yet.
@@ -171,12 +180,16 @@ fn outage() -> Error {
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         let is_self_test = location.as_ref().starts_with("custody-self-test");
-        let fault = if is_self_test { None } else { self.script.lock().unwrap().pop_front() };
+        let is_scripted = self.scripts_self_test || !is_self_test;
+        let fault = if is_scripted { self.script.lock().unwrap().pop_front() } else { None };
         if !self.honours_create {
             options.mode = PutMode::Overwrite;
         }
         match fault.unwrap_or(Fault::None) {
             Fault::Refuse => Err(outage()),
+            Fault::Conflict => {
+                Err(Error::AlreadyExists { path: location.to_string(), source: "scripted conflict".into() })
+            }
             Fault::None => self.inner.put_opts(location, payload, options).await,
             Fault::LoseAnswer => {
                 self.inner.put_opts(location, payload, options).await?;

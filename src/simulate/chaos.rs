@@ -1,0 +1,226 @@
+//! What goes wrong, when: one seeded stream of rulings over every operation of every role.
+//!
+//! A role asks before each operation and is told to go on, to fail, to lose the answer, to crash or to
+//! stand still while a successor takes over. The same seed and the same questions give the same rulings.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// An operation that can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Next event of the log.
+    Read,
+    /// State, position or bounds of a partition, or a seek.
+    Ask,
+    /// A step.
+    Commit,
+    /// A position.
+    CommitOffset,
+    /// A create-only PUT.
+    Put,
+    /// A GET or a listing.
+    Get,
+    /// An insert.
+    Insert,
+}
+
+/// What goes wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// The process dies before the operation has had an effect.
+    CrashBefore,
+    /// The process dies after it.
+    CrashAfter,
+    /// It fails without effect and may be repeated.
+    Refused,
+    /// It fails without effect and the step is void.
+    Aborted,
+    /// It takes effect; its answer does not arrive.
+    AnswerLost,
+    /// A fetch brings fewer records than there are.
+    Short,
+    /// Only its first part takes effect, and it fails.
+    Partial,
+    /// The store says that the object exists, though it does not (S3's 409).
+    Conflict,
+    /// The process stands still, a successor takes over, and then it goes on.
+    Stalled,
+    /// The group takes the partitions back in good order.
+    Revoked,
+    /// The group takes the partitions away at once.
+    Expelled,
+}
+
+impl Operation {
+    /// What can go wrong with it.
+    pub const fn faults(self) -> &'static [FaultKind] {
+        use FaultKind as F;
+        match self {
+            Self::Read => &[F::CrashBefore, F::Refused, F::Short, F::Stalled, F::Revoked, F::Expelled],
+            Self::Ask => &[F::CrashBefore, F::Refused],
+            Self::Commit => {
+                &[F::CrashBefore, F::CrashAfter, F::Refused, F::Aborted, F::AnswerLost, F::Stalled, F::Expelled]
+            }
+            Self::CommitOffset => &[F::CrashBefore, F::CrashAfter, F::Refused, F::AnswerLost, F::Stalled, F::Expelled],
+            Self::Put => &[F::CrashBefore, F::CrashAfter, F::Refused, F::AnswerLost, F::Conflict, F::Stalled],
+            Self::Get => &[F::CrashBefore, F::Refused],
+            Self::Insert => &[F::CrashBefore, F::CrashAfter, F::Refused, F::AnswerLost, F::Partial, F::Stalled],
+        }
+    }
+
+    /// How common it is against an insert: what is common fails more rarely, so that the faults of a run
+    /// are spread over all operations.
+    const fn commonness(self) -> u32 {
+        match self {
+            Self::Read | Self::Ask => 8,
+            Self::Get => 4,
+            Self::Commit => 2,
+            Self::CommitOffset | Self::Put | Self::Insert => 1,
+        }
+    }
+
+    /// Every operation.
+    pub const ALL: [Self; 7] =
+        [Self::Read, Self::Ask, Self::Commit, Self::CommitOffset, Self::Put, Self::Get, Self::Insert];
+}
+
+/// How often each fault happened.
+pub type Fired = BTreeMap<(Operation, FaultKind), u64>;
+
+/// One life of a role's process.
+#[derive(Debug, Default)]
+pub struct Attempt {
+    /// It died.
+    pub crashed: Notify,
+    /// It stands still.
+    pub stalled: Notify,
+    is_crashed: AtomicBool,
+    release: Notify,
+}
+
+impl Attempt {
+    /// Lets a process that stands still go on.
+    pub fn release(&self) {
+        self.release.notify_one();
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    rng: fastrand::Rng,
+    /// One operation in so many goes wrong, times its [`Operation::commonness`].
+    rarity: u32,
+    faults_left: u32,
+    fired: Fired,
+    /// Processes that stand still, each with the operations that others do meanwhile.
+    sleepers: Vec<(u32, Arc<Attempt>)>,
+}
+
+/// The rulings of one run; clones share them.
+#[derive(Debug, Clone)]
+pub struct Chaos(Arc<Mutex<State>>);
+
+impl Chaos {
+    /// Rulings from a seed, at most so many of them faults; few seeds have none.
+    pub fn new(seed: u64, faults_max: u32) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let rarity = rng.u32(2..20);
+        let faults_left = rng.u32(0..=faults_max);
+        Self(Arc::new(Mutex::new(State { rng, rarity, faults_left, fired: Fired::new(), sleepers: Vec::new() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every ruling leaves the state whole, so a panic elsewhere cannot have torn it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number below `end`, for choices that are no faults.
+    pub fn draw(&self, end: u32) -> u32 {
+        self.lock().rng.u32(0..end.max(1))
+    }
+
+    /// What happened so far.
+    pub fn fired(&self) -> Fired {
+        self.lock().fired.clone()
+    }
+
+    /// The gate of one life of a role.
+    pub fn gate(&self, attempt: Arc<Attempt>) -> Gate {
+        Gate { chaos: self.clone(), attempt }
+    }
+
+    fn rule(&self, operation: Operation) -> Option<FaultKind> {
+        let mut state = self.lock();
+        state.sleepers.retain_mut(|(left, attempt)| {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                attempt.release();
+            }
+            *left > 0
+        });
+        let rarity = state.rarity * operation.commonness();
+        if state.faults_left == 0 || state.rng.u32(0..rarity) != 0 {
+            return None;
+        }
+        let kinds = operation.faults();
+        let index = state.rng.usize(0..kinds.len());
+        let kind = kinds.get(index).copied()?;
+        state.faults_left -= 1;
+        *state.fired.entry((operation, kind)).or_default() += 1;
+        Some(kind)
+    }
+
+    fn sleep(&self, attempt: &Arc<Attempt>) {
+        let mut state = self.lock();
+        let operations = state.rng.u32(1..200);
+        state.sleepers.push((operations, Arc::clone(attempt)));
+    }
+}
+
+/// What a role asks before every operation.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    chaos: Chaos,
+    attempt: Arc<Attempt>,
+}
+
+impl Gate {
+    /// The fault to carry out, if any. A crash before the operation and a standstill are carried out
+    /// here: the first never returns, the second returns late, to go on as if nothing had happened.
+    pub async fn pass(&self, operation: Operation) -> Option<FaultKind> {
+        match self.chaos.rule(operation)? {
+            FaultKind::CrashBefore => {
+                self.crash().await;
+                None
+            }
+            FaultKind::Stalled => {
+                self.chaos.sleep(&self.attempt);
+                self.attempt.stalled.notify_one();
+                self.attempt.release.notified().await;
+                None
+            }
+            fault => Some(fault),
+        }
+    }
+
+    /// A number below `end`, for the size of a fault.
+    pub fn draw(&self, end: u32) -> u32 {
+        self.chaos.draw(end)
+    }
+
+    /// Whether this life has ended in a crash.
+    pub fn is_crashed(&self) -> bool {
+        self.attempt.is_crashed.load(Ordering::SeqCst)
+    }
+
+    /// Dies: whoever awaits this never hears of it again.
+    pub async fn crash(&self) {
+        self.attempt.is_crashed.store(true, Ordering::SeqCst);
+        self.attempt.crashed.notify_one();
+        std::future::pending::<()>().await;
+    }
+}

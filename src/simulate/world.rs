@@ -1,0 +1,277 @@
+//! One simulated installation: every role, each started again by a supervisor until its work is done.
+//!
+//! Single thread, simulated time. The supervisor knows when a life of a role ended and nothing of why.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ingest::log::memory::MemoryBroker;
+use ingest::log::{Appender as _, Broker as _, ErrorClass, LogError};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use processors::anomaly::{Features, Score};
+use processors::completeness::{Completeness, Writers};
+use processors::pii::Pii;
+use schemas::record::{OutRecord, PartitionId, Position};
+use schemas::topic::Topic;
+use sinks::error::ErrorClass as SinkClass;
+use sinks::parquet::store::Store;
+use tokio::task::JoinHandle;
+
+use super::Broken;
+use super::chaos::{Attempt, Chaos, Gate};
+use super::lanes::Topics;
+use super::log::SimBroker;
+use super::misnamed::Misnamed;
+use super::setup::Setup;
+use super::store::SimStore;
+use super::tables::{SimSink, Tables};
+use crate::archive_role::ArchiveRole;
+use crate::demo::settings;
+use crate::load_role::LoadRole;
+use crate::roles;
+use crate::runner::control::{Control, Flag};
+use crate::runner::sink::RoleError;
+
+/// Lives of one role after which it counts as never getting anywhere.
+const LIVES_MAX: u32 = 300;
+
+/// What all roles share.
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    pub(super) broker: MemoryBroker,
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) tables: Tables,
+    pub(super) chaos: Chaos,
+    pub(super) setup: Setup,
+    pub(super) broken: Option<Broken>,
+}
+
+impl World {
+    /// An empty installation.
+    pub(super) fn new(setup: Setup, chaos: Chaos, broken: Option<Broken>) -> Self {
+        let broker = if setup.is_dense { MemoryBroker::new() } else { MemoryBroker::with_control_records() };
+        let objects: Arc<dyn ObjectStore> = match broken {
+            Some(Broken::LastOffsetInKey) => Arc::new(Misnamed::default()),
+            _ => Arc::new(InMemory::new()),
+        };
+        Self { broker, objects, tables: Tables::default(), chaos, setup, broken }
+    }
+
+    /// Every record of the topics, as the log holds them.
+    pub(super) async fn topics(&self, topics: &[Topic]) -> anyhow::Result<Topics> {
+        let mut held = Topics::new();
+        for topic in topics {
+            for partition in 0..self.broker.partitions(*topic).await? {
+                let id = PartitionId { topic: *topic, partition };
+                held.insert(id, self.broker.records(id));
+            }
+        }
+        Ok(held)
+    }
+
+    /// The archive that a run without faults makes of the log as it stands: key to bytes.
+    ///
+    /// # Errors
+    /// The archive stopped.
+    pub(super) async fn archived_again(&self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+        let calm = Self {
+            objects: Arc::new(InMemory::new()),
+            chaos: Chaos::new(self.setup.seed, 0),
+            broken: None,
+            ..self.clone()
+        };
+        let done = Flag::default();
+        done.raise();
+        let [clean, findings, alerts] = roles::SINK_TOPICS;
+        calm.archive(&done, clean.0, "again-clean").await?;
+        calm.archive(&done, findings.0, "again-findings").await?;
+        calm.archive(&done, alerts.0, "again-alerts").await?;
+        calm.objects().await
+    }
+
+    /// Every object of the archive: key to bytes.
+    pub(super) async fn objects(&self) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+        let store = Store::new(Arc::clone(&self.objects));
+        let mut held = BTreeMap::new();
+        for object in store.list("archive", None).await? {
+            let key = object.location.to_string();
+            let bytes = store.get(&key).await?.unwrap_or_default();
+            held.insert(key, bytes.to_vec());
+        }
+        Ok(held)
+    }
+
+    fn log(&self, gate: &Gate) -> SimBroker {
+        SimBroker { inner: self.broker.clone(), gate: gate.clone(), broken: self.broken }
+    }
+
+    fn store(&self, gate: &Gate) -> Store {
+        Store::new(Arc::new(SimStore { inner: Arc::clone(&self.objects), gate: gate.clone() }))
+    }
+
+    /// Appends the input and runs every role to its end, faults and all. Where each record of the input
+    /// was acknowledged.
+    ///
+    /// # Errors
+    /// A role stopped for good, which no fault of the simulation is a reason for.
+    pub(super) async fn run(&self, input: Vec<OutRecord>) -> anyhow::Result<Vec<Position>> {
+        roles::create_topics(&self.broker, self.setup.partitions).await?;
+        let stages = [Flag::default(), Flag::default(), Flag::default(), Flag::default()];
+        let [events, clean, keyed, published] = &stages;
+        let intake = self.intake(input, events);
+        let first = async {
+            self.supervise("pii", events, |w, g, c| async move {
+                roles::stage(w.log(&g), roles::PII, Pii::new(settings::pii(w.setup.seed)), c).await
+            })
+            .await?;
+            clean.raise();
+            anyhow::Ok(())
+        };
+        let second = async {
+            let completeness = self.supervise("completeness", clean, |w, g, c| async move {
+                let config = settings::completeness_of(w.setup.partitions);
+                roles::stage(w.log(&g), roles::COMPLETENESS, Completeness::new(config), c).await
+            });
+            let features = self.supervise("features", clean, |w, g, c| async move {
+                let config = settings::features_of(w.setup.partitions);
+                roles::stage(w.log(&g), roles::FEATURES, Features::new(config), c).await
+            });
+            tokio::try_join!(completeness, features)?;
+            keyed.raise();
+            anyhow::Ok(())
+        };
+        let third = async {
+            let writers = self.supervise("writers", keyed, |w, g, c| async move {
+                roles::stage(w.log(&g), roles::WRITERS, Writers::new(settings::writers()), c).await
+            });
+            let score = self.supervise("score", keyed, |w, g, c| async move {
+                roles::stage(w.log(&g), roles::SCORE, Score::new(w.setup.score()), c).await
+            });
+            tokio::try_join!(writers, score)?;
+            published.raise();
+            anyhow::Ok(())
+        };
+        let (acknowledged, ..) = tokio::try_join!(intake, first, second, third, self.sinks(published))?;
+        Ok(acknowledged)
+    }
+
+    async fn intake(&self, input: Vec<OutRecord>, done: &Flag) -> anyhow::Result<Vec<Position>> {
+        let mut appender = self.broker.appender().await?;
+        let mut acknowledged = Vec::with_capacity(input.len());
+        let mut input = input.into_iter().peekable();
+        while input.peek().is_some() {
+            let count = 1 + self.chaos.draw(60) as usize;
+            acknowledged.extend(appender.append(input.by_ref().take(count).collect()).await?);
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        done.raise();
+        Ok(acknowledged)
+    }
+
+    async fn sinks(&self, done: &Flag) -> anyhow::Result<()> {
+        let [clean, findings, alerts] = roles::SINK_TOPICS;
+        tokio::try_join!(
+            self.archive(done, clean.0, clean.1),
+            self.archive(done, findings.0, findings.1),
+            self.archive(done, alerts.0, alerts.1),
+            self.load(done, clean.0, clean.2),
+            self.load(done, findings.0, findings.2),
+            self.load(done, alerts.0, alerts.2),
+        )?;
+        Ok(())
+    }
+
+    async fn archive(&self, done: &Flag, topic: Topic, group: &'static str) -> anyhow::Result<()> {
+        self.supervise("archive", done, move |w, g, c| async move {
+            let role = ArchiveRole::open(w.store(&g), w.setup.archive()).await?;
+            let role = match w.setup.clock_flush_ms {
+                // As the services do: the clean topic has ticks.
+                Some(flush_ms) if topic != Topic::Clean => role.with_clock_flush(flush_ms),
+                _ => role,
+            };
+            roles::sink(w.log(&g), group, topic, role, c).await
+        })
+        .await
+    }
+
+    async fn load(&self, done: &Flag, topic: Topic, group: &'static str) -> anyhow::Result<()> {
+        self.supervise("load", done, move |w, g, c| async move {
+            let sink = SimSink::new(w.tables.clone(), g.clone(), w.broken);
+            let role = LoadRole::new(sink, w.setup.load(), w.setup.load_flush_ms);
+            roles::sink(w.log(&g), group, topic, role, c).await
+        })
+        .await
+    }
+
+    /// Starts a role again and again until one life reaches the end of its input.
+    async fn supervise<F, R>(&self, name: &'static str, upstream_done: &Flag, life: F) -> anyhow::Result<()>
+    where
+        F: Fn(World, Gate, Control) -> R,
+        R: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let mut sleepers: Vec<(JoinHandle<anyhow::Result<()>>, Arc<Attempt>)> = Vec::new();
+        for _ in 0..LIVES_MAX {
+            let attempt = Arc::new(Attempt::default());
+            let control = Control { upstream_done: upstream_done.clone(), ..Control::default() };
+            let mut task = tokio::spawn(life(self.clone(), self.chaos.gate(Arc::clone(&attempt)), control));
+            tokio::select! {
+                biased;
+                () = attempt.crashed.notified() => {
+                    task.abort();
+                    // An aborted task answers that it was aborted.
+                    let _aborted = task.await;
+                }
+                () = attempt.stalled.notified() => sleepers.push((task, attempt)),
+                outcome = &mut task => match outcome.context("a role panicked")? {
+                    Ok(()) => return wake(name, sleepers).await,
+                    Err(error) if is_survivable(&error) => {}
+                    Err(error) => return Err(error.context(format!("role {name} stopped for good"))),
+                },
+            }
+        }
+        anyhow::bail!("role {name} got nowhere in {LIVES_MAX} lives")
+    }
+}
+
+/// Lets what still stands still go on and waits until it has noticed that it was replaced.
+async fn wake(name: &'static str, sleepers: Vec<(JoinHandle<anyhow::Result<()>>, Arc<Attempt>)>) -> anyhow::Result<()> {
+    for (mut task, attempt) in sleepers {
+        loop {
+            attempt.release();
+            tokio::select! {
+                biased;
+                () = attempt.crashed.notified() => {
+                    task.abort();
+                    break;
+                }
+                () = attempt.stalled.notified() => {}
+                outcome = &mut task => match outcome.context("a role panicked")? {
+                    Err(error) if !is_survivable(&error) => {
+                        return Err(error.context(format!("role {name}, replaced, stopped for good")));
+                    }
+                    _ => break,
+                },
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a new life may try again: it was replaced, or what failed passes.
+fn is_survivable(error: &anyhow::Error) -> bool {
+    let log = |error: &LogError| error.class != ErrorClass::Fatal;
+    error.chain().any(|cause| {
+        cause.downcast_ref::<LogError>().is_some_and(log)
+            || cause
+                .downcast_ref::<sinks::error::SinkError>()
+                .is_some_and(|e| matches!(e.class, SinkClass::Retry | SinkClass::Restart))
+            || matches!(cause.downcast_ref::<RoleError>(), Some(RoleError::Log(e)) if log(e))
+            || matches!(
+                cause.downcast_ref::<RoleError>(),
+                Some(RoleError::Sink(e)) if matches!(e.class, SinkClass::Retry | SinkClass::Restart)
+            )
+    })
+}
