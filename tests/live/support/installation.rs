@@ -38,10 +38,14 @@ impl Running {
     }
 }
 
-/// SIGKILL; nothing if there is no such process any more.
+/// SIGKILL, until the process is gone; nothing if there is none any more.
 pub(crate) fn kill(pid: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    let Some(id) = rustix::process::Pid::from_raw(pid) else { return };
+    let _gone = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+    // Its ports are free once its memory is: a process that is no child of ours cannot be waited for.
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    while state().rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z')) {
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
