@@ -35,6 +35,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
+/// Answers vector#12084 and iceberg#17340: rows that are there twice after a restart or a takeover.
 #[test]
 fn nothing_is_lost_or_doubled_whatever_ends_or_breaks() {
     let seed = number("CUSTODY_CHAOS_SEED", 1);
