@@ -252,7 +252,10 @@ recorded_port() {
 
 port_is_open() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
 
+# A node that was killed a moment ago holds its port until its last thread is gone.
 require_free_port() {
+    local deadline=$((SECONDS + 5))
+    while port_is_open "$1" && ((SECONDS < deadline)); do sleep 0.1; done
     ! port_is_open "$1" ||
         die "port $1 on $host is in use by another process: choose another with $2, or end that process (ss -ltnp shows which it is)"
 }

@@ -189,6 +189,7 @@ fn superseded_schemas_are_known_by_their_fingerprints() {
     }
 }
 
+/// Answers vector#19546: schemas that change while records of the old one are still to be read.
 #[test]
 fn every_stored_schema_reads_and_is_read_by_the_current_one() {
     for version in versions() {

@@ -154,6 +154,7 @@ mod tests {
     }
 
     proptest! {
+        /// Answers kafka-connect-storage-cloud#529: late and disordered records make no tiny files.
         #[test]
         fn a_longer_log_never_moves_an_earlier_cut(
             records in prop::collection::vec((0i64..10_000_000, prop::option::of(0u64..60)), 0..80),

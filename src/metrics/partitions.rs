@@ -199,6 +199,7 @@ mod tests {
         TimestampMicros(s * 1_000_000)
     }
 
+    /// Answers vector#24647 and opentelemetry-collector-contrib#36093: lag that is wrong or missing.
     #[test]
     fn lag_is_known_right_after_an_assignment_and_grows_while_a_role_is_stuck() {
         let table = PartitionTable::default();

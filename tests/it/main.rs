@@ -8,6 +8,7 @@ mod api_keys;
 mod chain;
 mod deploy;
 mod licences;
+mod peers;
 mod replay;
 mod send;
 mod services;

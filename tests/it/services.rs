@@ -197,6 +197,7 @@ async fn a_stopped_role_goes_on_where_it_stopped() {
     assert_eq!((ids.len(), different.len()), (6_000, 6_000), "nothing lost, nothing twice");
 }
 
+/// Answers VictoriaMetrics#11370: what a rebalance did must show.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_share_partitions_and_drop_the_series_of_what_they_gave_up() {
     let dir = tempfile::tempdir().expect("directory");
@@ -226,6 +227,7 @@ async fn instances_share_partitions_and_drop_the_series_of_what_they_gave_up() {
     assert_eq!(ids.len(), ids.iter().collect::<BTreeSet<_>>().len(), "nothing twice");
 }
 
+/// Answers vector#3829 and kafka-connect-storage-cloud#144: neither tiny files nor rows that wait for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ticks_cut_the_files_of_a_quiet_partition_and_a_stop_leaves_nothing_half_done() {
     let dir = tempfile::tempdir().expect("directory");

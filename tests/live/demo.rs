@@ -80,6 +80,7 @@ fn the_seeded_fleet_reconciles_and_a_second_run_adds_nothing() {
     same_totals(&first, &second);
 }
 
+/// Answers ClickHouse#7259: duplicates after a consumer that was killed.
 #[test]
 fn a_run_that_was_killed_ends_with_the_totals_of_an_undisturbed_one() {
     let calm = tempfile::tempdir().expect("temporary directory");

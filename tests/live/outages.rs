@@ -218,6 +218,7 @@ fn assert_refused(intake: &str) {
     assert!(second < Duration::from_secs(1), "the second answer came after {second:?}");
 }
 
+/// Answers vector#24543 and langfuse#6380: what a sink that is away refuses is not skipped.
 #[test]
 fn nothing_is_lost_or_doubled_while_clickhouse_the_store_and_kafka_are_away_in_turn() {
     let s3 = variable("CUSTODY_TEST_S3", "docker/s3-local.sh start runs a server");

@@ -108,6 +108,7 @@ fn write_config(installation: &Installation, schemas: Option<&Path>) -> PathBuf 
     config
 }
 
+/// Answers vector#1772 and snuba#8167: a dead-letter queue with reasons, and a way back from it.
 #[test]
 fn a_poison_record_is_shown_repaired_by_configuration_replayed_and_counted_once() {
     let installation = Installation::start("poison");

@@ -281,6 +281,8 @@ pub async fn a_successor_fences_its_predecessor<B: Broker>(broker: B) {
 
 /// With a second member, partitions are revoked from the first and assigned to the second, which
 /// starts where the first one committed last; when the second leaves, they come back.
+///
+/// Answers vector#22006: a consumer that stalls after a rebalance.
 pub async fn a_rebalance_hands_partitions_over<B: Broker>(broker: B) {
     ready(&broker, PARTITIONS).await;
     for number in 0..PARTITIONS {

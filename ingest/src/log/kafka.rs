@@ -102,6 +102,7 @@ fn class_of(code: Code) -> ErrorClass {
             ErrorClass::AbortTxn
         }
         C::BrokerTransportFailure
+        | C::DestroyBroker
         | C::AllBrokersDown
         | C::Resolve
         | C::OperationTimedOut

@@ -342,6 +342,7 @@ mod tests {
         assert!(error.what.contains("custody.clean.v1/3 offset 12"), "{error}");
     }
 
+    /// Answers ClickHouse#59165: exactly once needs a deduplication window, which is off by default.
     #[test]
     fn a_table_that_forgets_tokens_is_refused() {
         let check = |engine, full, expected| assert_eq!(remembers_tokens(engine, full), expected, "{full}");

@@ -167,6 +167,7 @@ mod tests {
         }
     }
 
+    /// Answers PostHog#31900: records that the log deleted before they were read are a stop, not a gap.
     #[test]
     fn an_assignment_goes_on_from_the_committed_state() {
         let text = encode_intent(&intent());

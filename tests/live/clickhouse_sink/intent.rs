@@ -78,6 +78,7 @@ async fn live(world: &World, group: &mut Group, log: &[Record], rows: usize, cra
     }
 }
 
+/// Answers clickhouse-rs#212: how to repeat an insert whose outcome is unknown.
 #[tokio::test]
 async fn a_loader_that_dies_anywhere_loads_every_record_once() {
     let log = log();

@@ -38,6 +38,17 @@ impl Running {
     }
 }
 
+/// SIGKILL, until the process is gone; nothing if there is none any more.
+pub(crate) fn kill(pid: i32) {
+    let Some(id) = rustix::process::Pid::from_raw(pid) else { return };
+    let _gone = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+    // Its ports are free once its memory is: a process that is no child of ours cannot be waited for.
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    while state().rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z')) {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 /// ClickHouse's engine as a server.
 pub(crate) struct Engine {
     running: Running,
@@ -59,6 +70,18 @@ impl Engine {
         let address = line.split("http://").nth(1).expect("an address").split_whitespace().next().expect("an address");
         let url = format!("http://{}", address.trim_end_matches(['/', ',', ';']));
         Self { running: Running(child), _output: output, url }
+    }
+
+    /// Ends it as SIGKILL does, its own child first; its data stay.
+    pub(crate) fn kill(self) {
+        let pid = self.running.0.id();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let children: Vec<String> =
+            lists.flat_map(|l| l.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+        for child in children {
+            kill(child.parse().expect("a pid"));
+        }
     }
 
     /// Ends it in order; its data stay.
@@ -91,6 +114,10 @@ impl Installation {
         self.engine.take().expect("a running engine").stop();
     }
 
+    pub(crate) fn kill_clickhouse(&mut self) {
+        self.engine.take().expect("a running engine").kill();
+    }
+
     /// At the address that it had.
     pub(crate) fn start_clickhouse(&mut self) {
         let port = self.clickhouse.rsplit(':').next().expect("a port");
@@ -103,9 +130,16 @@ impl Installation {
 
     /// A role with a configuration file; what it says is beside it, in `<role>.log`.
     pub(crate) fn role(&self, arguments: &[&str], config: &Path) -> Running {
+        self.role_with(arguments, config, &[])
+    }
+
+    /// As [`Self::role`], with variables of its own.
+    pub(crate) fn role_with(&self, arguments: &[&str], config: &Path, variables: &[(&str, &str)]) -> Running {
         let mut command = custody();
         command.args(arguments).arg("--config").arg(config).current_dir(self.dir.path());
-        let said = File::create(self.dir.path().join(format!("{}.log", arguments.join("-")))).expect("a file");
+        command.envs(variables.iter().copied());
+        let path = self.dir.path().join(format!("{}.log", arguments.join("-")));
+        let said = File::options().create(true).append(true).open(path).expect("a file");
         Running(command.stdout(Stdio::null()).stderr(said).spawn().expect("a role"))
     }
 

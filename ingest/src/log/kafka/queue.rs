@@ -195,6 +195,7 @@ mod tests {
         assert_eq!((queue.records, queue.bytes), (0, 0));
     }
 
+    /// Answers vector#20939: memory that grows with the backlog.
     #[test]
     fn a_chunk_stays_under_the_bytes_of_one_step() {
         let mut queue = Queue::default();

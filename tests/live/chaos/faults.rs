@@ -1,0 +1,120 @@
+//! What breaks in a round: decided by seed and round alone, so that a round can be repeated.
+
+use std::fmt;
+
+/// A role's process: its name in reports, its arguments, and the fault points that it passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) arguments: &'static [&'static str],
+    points: &'static [&'static str],
+}
+
+const STAGE: &[&str] = &["stage.begun", "stage.records_sent", "stage.offsets_sent", "stage.committed"];
+
+/// Every role.
+pub(crate) const TARGETS: [Target; 6] = [
+    Target { arguments: &["gateway"], points: &["intake.appended"] },
+    Target { arguments: &["process", "pii"], points: STAGE },
+    Target { arguments: &["process", "completeness"], points: STAGE },
+    Target { arguments: &["process", "anomaly"], points: STAGE },
+    Target { arguments: &["archive"], points: &["archive.sealed", "archive.object_put", "archive.manifest_put"] },
+    Target { arguments: &["load"], points: &["load.intent_committed", "load.table_inserted", "load.inserted"] },
+];
+
+/// The client's point; a client is a process of its own each round.
+pub(crate) const SEND: &str = "send.acknowledged";
+
+/// What breaks outside the processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outside {
+    /// A broker is killed and started again.
+    BrokerKilled,
+    /// A broker is stopped in order and started again.
+    BrokerStopped,
+    /// A broker hears nothing for longer than a request waits.
+    BrokerFrozen,
+    /// The engine is killed and started again.
+    ClickHouseKilled,
+    /// The S3 server is killed and started again.
+    StoreKilled,
+    /// Connections to ClickHouse and the store end before the request is heard.
+    RequestsCut,
+    /// They end before the answer is.
+    AnswersLost,
+    /// Answers come late.
+    AnswersDelayed,
+    /// A role is frozen past its session, another instance takes over, and the first wakes up.
+    Zombie,
+}
+
+impl Outside {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::BrokerKilled,
+        Self::ClickHouseKilled,
+        Self::AnswersLost,
+        Self::StoreKilled,
+        Self::RequestsCut,
+        Self::BrokerStopped,
+        Self::AnswersDelayed,
+        Self::BrokerFrozen,
+        Self::Zombie,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::BrokerKilled => "broker killed",
+            Self::BrokerStopped => "broker stopped",
+            Self::BrokerFrozen => "broker frozen",
+            Self::ClickHouseKilled => "clickhouse killed",
+            Self::StoreKilled => "store killed",
+            Self::RequestsCut => "requests cut",
+            Self::AnswersLost => "answers lost",
+            Self::AnswersDelayed => "answers delayed",
+            Self::Zombie => "zombie",
+        }
+    }
+}
+
+/// What breaks in one round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// By role, in the order of [`TARGETS`]: point and passage.
+    pub(crate) points: Vec<String>,
+    /// The client's.
+    pub(crate) send: String,
+    pub(crate) outside: Outside,
+    /// Which broker (1 to 3), where it is one.
+    pub(crate) broker: u32,
+    /// Which role freezes, where one does: an index of [`TARGETS`].
+    pub(crate) zombie: usize,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}; {}", self.points.join(" "), self.send, self.outside.name())
+    }
+}
+
+/// The plan of a round: kinds by turns, so that each comes equally often; passages by chance.
+pub(crate) fn plan(seed: u64, round: u64) -> Plan {
+    let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ round);
+    let turn = usize::try_from(round).expect("few rounds");
+    let mut armed = |point: &str| format!("{point}:{}", chance.u32(1..=3));
+    let points =
+        TARGETS.iter().enumerate().map(|(i, target)| armed(target.points[(turn + i) % target.points.len()])).collect();
+    let send = armed(SEND);
+    let outside = Outside::ALL[turn % Outside::ALL.len()];
+    // The gateway is no member of a group: nobody takes it over.
+    Plan { points, send, outside, broker: chance.u32(1..=3), zombie: chance.usize(1..TARGETS.len()) }
+}
+
+#[test]
+fn every_kind_of_fault_comes_by_turns() {
+    let plans: Vec<Plan> = (0..12).map(|round| plan(7, round)).collect();
+    let named: std::collections::BTreeSet<&str> =
+        plans.iter().flat_map(|plan| &plan.points).filter_map(|point| point.split(':').next()).collect();
+    let known = custody::fault::FAULT_POINTS.iter().copied().filter(|point| *point != SEND).collect();
+    assert_eq!(named, known);
+    assert!(Outside::ALL.iter().all(|kind| plans.iter().any(|plan| plan.outside == *kind)));
+    assert_eq!(plan(7, 3), plan(7, 3));
+}

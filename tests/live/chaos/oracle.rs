@@ -1,0 +1,153 @@
+//! What must hold: the records of the log against the archive against the tables.
+//!
+//! The log is read from outside any group, the archive by its manifests, the tables by SQL.
+
+use std::collections::BTreeMap;
+
+use ingest::log::Broker as _;
+use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use schemas::codec::{Derived, codec};
+use schemas::event::RawEvent;
+use schemas::record::{PartitionId, Record};
+use schemas::topic::Topic;
+use sinks::parquet::read;
+use sinks::parquet::store::Store;
+use sinks::parquet::store::config::StoreConfig;
+use tokio::runtime::Runtime;
+
+use crate::support::installation::Installation;
+
+/// Partitions of the events topic, and so of the clean one.
+const PARTITIONS: u32 = 2;
+
+/// Reads the log and the archive.
+pub(crate) struct Oracle {
+    runtime: Runtime,
+    broker: KafkaBroker,
+    store: Store,
+    bucket: String,
+    /// Next offset of the events topic by partition.
+    raw_next: [u64; PARTITIONS as usize],
+}
+
+fn id(topic: Topic, partition: u32) -> PartitionId {
+    PartitionId { topic, partition }
+}
+
+fn is_tick(record: &Record) -> bool {
+    matches!(codec().decode_derived(record.value.as_deref()), Ok(Derived::Event(event)) if event.is_tick())
+}
+
+impl Oracle {
+    pub(crate) fn new(installation: &Installation, s3: &str) -> Self {
+        // Fails only if there is one already.
+        let _present = rustls::crypto::ring::default_provider().install_default();
+        let runtime = Runtime::new().expect("a runtime");
+        let bucket = format!("s3://custody/{}", installation.namespace.trim_end_matches('-'));
+        let (broker, store) = runtime.block_on(async {
+            let (bootstrap, namespace) = (installation.kafka.clone(), installation.namespace.clone());
+            let broker = KafkaBroker::new(KafkaConfig { bootstrap, namespace, ..KafkaConfig::default() });
+            let (url, endpoint) = (bucket.clone(), s3.to_owned());
+            let store = Store::open(&StoreConfig { url, endpoint, allow_http: true, ..StoreConfig::default() });
+            (broker.expect("a broker"), store.expect("a store"))
+        });
+        Self { runtime, broker, store, bucket, raw_next: [0; PARTITIONS as usize] }
+    }
+
+    pub(crate) fn bucket(&self) -> String {
+        self.bucket.clone()
+    }
+
+    /// Ids of the records that came into the log since the last call, by agent, sorted; ticks are no records.
+    pub(crate) fn read_raw(&mut self) -> BTreeMap<String, Vec<String>> {
+        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for partition in 0..PARTITIONS {
+            let next = &mut self.raw_next[partition as usize];
+            loop {
+                let (records, after) =
+                    self.runtime.block_on(self.broker.read(id(Topic::Events, partition), *next)).expect("read");
+                *next = after;
+                if records.is_empty() {
+                    break;
+                }
+                for record in records {
+                    let event: RawEvent = codec().decode(record.value.as_deref()).expect("an event");
+                    if !event.is_tick() {
+                        let h = event.h();
+                        found.entry(h.agent_id.clone()).or_default().push(h.event_id.to_string());
+                    }
+                }
+            }
+        }
+        found.values_mut().for_each(|ids| ids.sort());
+        found
+    }
+
+    /// Ids of an agent's rows, sorted.
+    pub(crate) fn loaded(&self, installation: &Installation, agent: &str) -> Vec<String> {
+        let sql = format!("SELECT toString(event_id) FROM custody.events WHERE agent_id = '{agent}' ORDER BY 1");
+        lines(&installation.value(&sql))
+    }
+
+    /// Whether nothing but ticks is left to be published.
+    pub(crate) fn is_archived(&self) -> bool {
+        self.is_at_end("custody-archive")
+    }
+
+    /// Whether nothing but ticks is left to be loaded.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.is_at_end("custody-load")
+    }
+
+    fn is_at_end(&self, group: &str) -> bool {
+        (0..PARTITIONS).all(|partition| {
+            let partition = id(Topic::Clean, partition);
+            self.runtime.block_on(async {
+                // A coordinator that has just moved does not answer at once.
+                let Ok(committed) = self.broker.committed(group, partition).await else { return false };
+                let next = committed.map_or(0, |committed| committed.next);
+                let Ok((records, _)) = self.broker.read(partition, next).await else { return false };
+                records.iter().all(is_tick)
+            })
+        })
+    }
+
+    /// Every row of the archive is a row of the tables, at the same place and with the same id, and no other.
+    pub(crate) fn compare_archive_with_tables(&self, installation: &Installation) {
+        let mut archived = self.runtime.block_on(async {
+            let mut rows = Vec::new();
+            for manifest in read::manifests(&self.store, &[Topic::Clean]).await.expect("manifests") {
+                for row in read::rows(&self.store, &manifest).await.expect("an object") {
+                    let (_, record) = row.expect("a row");
+                    let Ok(Derived::Event(event)) = codec().decode_derived(record.value.as_deref()) else {
+                        panic!("{:?} is no event", record.at)
+                    };
+                    rows.push(format!(
+                        "{}\t{}\t{}",
+                        record.at.partition.partition,
+                        record.at.offset,
+                        event.h().event_id
+                    ));
+                }
+            }
+            rows
+        });
+        archived.sort();
+        let sql = "SELECT src_partition, src_offset, toString(event_id) FROM custody.events";
+        let mut loaded = lines(&installation.value(sql));
+        loaded.sort();
+        let differs = archived.iter().zip(&loaded).find(|(a, l)| a != l);
+        assert!(
+            archived == loaded,
+            "{} archived, {} loaded, first difference {differs:?}",
+            archived.len(),
+            loaded.len()
+        );
+        let doubled = "SELECT count() - uniqExact(finding_id) FROM custody.findings";
+        assert_eq!(installation.value(doubled), "0", "findings that are there twice");
+    }
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
