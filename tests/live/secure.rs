@@ -9,9 +9,6 @@
 
 #[path = "secure/kafka.rs"]
 mod kafka;
-#[path = "object_store/proxy.rs"]
-#[allow(dead_code, reason = "the lossy wire is another suite's")]
-mod proxy;
 #[path = "secure/servers.rs"]
 mod servers;
 mod support;
@@ -19,7 +16,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use schemas::secret::Secret;
-use servers::{Certificates, Server};
+use servers::{Certificates, Server, front};
 use sinks::clickhouse::client::{ClickHouse, ClickHouseConfig};
 use sinks::clickhouse::insert::ClickHouseSink;
 use sinks::clickhouse::migrate::migrate;
@@ -40,13 +37,19 @@ fn configured(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+/// A command with a configuration, where that stands; exit code and what it says.
+fn command(arguments: &[&str], config: &Path) -> (Option<i32>, String) {
+    let dir = config.parent().unwrap();
+    run(custody().args(arguments).arg("--config").arg(config).current_dir(dir))
+}
+
 /// What `custody doctor` says about an installation of which a part is right.
 fn doctor(config: &Path) -> String {
-    run(custody().args(["doctor", "--config"]).arg(config)).1
+    command(&["doctor"], config).1
 }
 
 #[tokio::test]
-async fn the_archive_is_kept_over_https_on_a_server_of_one_s_own() {
+async fn the_archive_is_kept_over_https_with_an_own_authority() {
     installed();
     let certificates = Certificates::make();
     let server = Server::start("s3-local.sh", &certificates);
@@ -82,27 +85,28 @@ async fn the_archive_is_kept_over_https_on_a_server_of_one_s_own() {
 }
 
 #[tokio::test]
-async fn clickhouse_is_loaded_over_https_with_an_authority_of_one_s_own() {
+async fn clickhouse_is_loaded_over_https_with_an_own_authority() {
     installed();
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::start(&dir.path().join("engine"), "0");
-    let front = proxy::tls(&engine.url).await;
-    let untrusting = ClickHouseConfig { url: front.address(), ..ClickHouseConfig::default() };
+    let certificates = Certificates::make();
+    let engine = Engine::start(&certificates.path("engine"), "0");
+    let address = front(&certificates, engine.url.trim_start_matches("http://")).await;
+    let url = format!("https://{address}");
+    let untrusting = ClickHouseConfig { url: url.clone(), ..ClickHouseConfig::default() };
     let refused = ClickHouse::new(&untrusting).unwrap().execute("SELECT 1").await.unwrap_err();
     assert_eq!(refused.class, ErrorClass::Config, "{refused}");
     assert!(refused.to_string().contains("clickhouse.ca_file"), "{refused}");
 
-    let trusting = ClickHouseConfig { ca_file: Some(front.ca_file()), ..untrusting };
+    let trusting = ClickHouseConfig { ca_file: Some(certificates.path("ca.pem")), ..untrusting };
     let server = ClickHouse::new(&trusting).unwrap();
     migrate(&server).await.unwrap();
     ClickHouseSink::open(&trusting).await.unwrap();
     let rows: Vec<serde_json::Value> = server.rows("SELECT count() AS n FROM custody.events").await.unwrap();
     assert_eq!(rows, [serde_json::json!({ "n": 0 })]);
 
-    let text = format!("[clickhouse]\nurl = \"{}\"\n", front.address());
-    let trusted = format!("{text}ca_file = \"{}\"\n", front.ca_file().display());
+    let text = format!("[clickhouse]\nurl = \"{url}\"\n");
+    let trusted = format!("{text}ca_file = \"{}\"\n", certificates.path("ca.pem").display());
     let check = async |text: String, expected: [&str; 2]| {
-        let config = configured(dir.path(), "custody.toml", &text);
+        let config = configured(certificates.dir(), "custody.toml", &text);
         // The front lives on this thread's runtime.
         let said = tokio::task::spawn_blocking(move || doctor(&config)).await.unwrap();
         assert!(expected.iter().all(|part| said.contains(part)), "{said}");

@@ -1,8 +1,14 @@
 //! Certificates of our own, and the servers of `docker/` that use them.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use super::support::installation::run;
 
@@ -71,6 +77,30 @@ impl Drop for Server {
         // A server that never started has nothing to stop.
         let _status = self.command("stop").output();
     }
+}
+
+/// TLS in front of a server on this machine; its address. It ends with the test's runtime.
+pub(crate) async fn front(certificates: &Certificates, server: &str) -> SocketAddr {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificates.path("cert.pem")).unwrap().collect();
+    let key = PrivateKeyDer::from_pem_file(certificates.path("key.pem")).unwrap();
+    let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain.unwrap(), key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, server) = (listener.local_addr().unwrap(), server.to_owned());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(carry(acceptor.clone(), client, server.clone()));
+        }
+    });
+    address
+}
+
+/// Carries one connection; a client that does not trust us ends it.
+async fn carry(acceptor: TlsAcceptor, client: TcpStream, server: String) -> std::io::Result<()> {
+    let mut client = acceptor.accept(client).await?;
+    let mut server = TcpStream::connect(server).await?;
+    tokio::io::copy_bidirectional(&mut client, &mut server).await?;
+    Ok(())
 }
 
 /// The first of three ports in a row that nobody listens on.
