@@ -32,7 +32,7 @@ fn settings(certificates: &Certificates, mechanism: &[(&str, &str)]) -> Vec<(Str
     common.iter().chain(mechanism).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn scram<'a>(password: &'a str) -> [(&'a str, &'a str); 3] {
+fn scram(password: &str) -> [(&str, &str); 3] {
     [("sasl.mechanism", "SCRAM-SHA-512"), ("sasl.username", "custody"), ("sasl.password", password)]
 }
 
