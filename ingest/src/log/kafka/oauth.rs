@@ -164,10 +164,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let tokens = Tokens::new(Some(TokenFile { path: path.clone(), clock: || TimestampMicros::from_ms(1) }));
-        let absent = tokens.current().unwrap_err().to_string();
+        let absent = tokens.current().map(drop).unwrap_err().to_string();
         assert!(absent.contains("log.oauth_token_file") && absent.contains(path.to_str().unwrap()), "{absent}");
         std::fs::write(&path, "hunter2").unwrap();
-        let wrong = tokens.current().unwrap_err().to_string();
+        let wrong = tokens.current().map(drop).unwrap_err().to_string();
         assert!(wrong.contains(path.to_str().unwrap()) && !wrong.contains("hunter2"), "{wrong}");
         for subject in ["a", "b"] {
             std::fs::write(&path, jwt(&format!(r#"{{"sub":"{subject}","exp":1}}"#)) + "\n").unwrap();
@@ -177,6 +177,6 @@ mod tests {
 
     #[test]
     fn without_a_file_its_setting_is_named() {
-        assert!(Tokens::default().current().unwrap_err().to_string().contains("log.oauth_token_file"));
+        assert!(Tokens::default().current().map(drop).unwrap_err().to_string().contains("log.oauth_token_file"));
     }
 }
