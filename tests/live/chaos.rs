@@ -9,8 +9,6 @@
 
 mod support;
 
-#[path = "chaos/agent.rs"]
-mod agent;
 #[path = "chaos/faults.rs"]
 mod faults;
 #[path = "chaos/oracle.rs"]
