@@ -290,7 +290,8 @@ impl World {
         // Awake, it finds that others have its partitions.
         pause(Duration::from_secs(3));
         self.check_alive();
-        assert_eq!(standby.drained(), Some(0), "standby of {:?}", TARGETS[role].arguments);
+        let arguments = TARGETS[role].arguments;
+        assert_eq!(standby.drained(), Some(0), "standby of {arguments:?}: {}", self.installation.said(arguments));
     }
 
     fn node(&self, node: u32) -> PathBuf {
