@@ -60,7 +60,7 @@ pub async fn check_log<B: Broker>(broker: &B, partitions: u32) -> Vec<Finding> {
     let seen = match topics::look(broker).await {
         Ok(seen) => seen,
         Err(error) => {
-            let remedy = "start the brokers, or correct log.url and log.librdkafka (TLS, SASL) in the configuration";
+            let remedy = "start the brokers, or correct log.url and log.librdkafka in the configuration";
             return vec![Finding::wrong(Outcome::Failure, "log", error, remedy)];
         }
     };

@@ -19,12 +19,9 @@ fn rows(text: &str) -> Vec<[String; 4]> {
 /// The lines of documentation and attributes right above a function.
 fn above(source: &str, function: &str) -> Option<String> {
     let start = ["(", "<"].iter().find_map(|end| source.find(&format!("fn {function}{end}")))?;
-    let lines: Vec<&str> = source[..start].lines().collect();
-    let is_above = |line: &&&str| {
-        line.trim_start().starts_with("///") || line.trim_start().starts_with("#[") || line.contains("async")
-    };
-    let own = lines.last().map_or(0, |line| usize::from(!line.trim_start().starts_with("///")));
-    Some(lines.iter().rev().skip(own).take_while(is_above).copied().collect::<Vec<_>>().join("\n"))
+    let line = source[..start].rfind('\n')?;
+    let is_above = |line: &&str| ["///", "#["].iter().any(|begins| line.trim_start().starts_with(begins));
+    Some(source[..line].lines().rev().take_while(is_above).collect::<Vec<_>>().join("\n"))
 }
 
 #[test]

@@ -9,8 +9,6 @@
 
 mod support;
 
-#[path = "chaos/agent.rs"]
-mod agent;
 #[path = "chaos/faults.rs"]
 mod faults;
 #[path = "chaos/oracle.rs"]
@@ -26,7 +24,7 @@ use faults::{Outside, plan};
 use report::{Report, Round};
 use world::World;
 
-/// Rounds of the short series: every fault point of every role, and every fault from outside, at least once.
+/// Rounds of the short series: every fault point, and every fault from outside but the zombie, which is slow.
 const ROUNDS_SHORT: u64 = 8;
 /// Rounds between two comparisons of the whole archive with the tables.
 const FULL_CHECK_ROUNDS: u64 = 10;
@@ -43,10 +41,9 @@ fn nothing_is_lost_or_doubled_whatever_ends_or_breaks() {
     let mut report = Report::open(std::env::var("CUSTODY_CHAOS_REPORT").ok());
     println!("chaos: seed {seed}, from round {}", report.next_round());
     let mut world = World::start();
-    let rounds_end = ROUNDS_SHORT.max(number("CUSTODY_CHAOS_ROUNDS", 0));
     loop {
         let round = report.next_round();
-        let is_done = if faults_wanted == 0 { round >= rounds_end } else { report.faults() >= faults_wanted };
+        let is_done = if faults_wanted == 0 { round >= ROUNDS_SHORT } else { report.faults() >= faults_wanted };
         if is_done {
             break;
         }

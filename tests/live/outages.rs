@@ -8,20 +8,15 @@
 
 mod support;
 
-use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::installation::{Installation, Running, run, variable};
+use support::agent::Agent;
+use support::installation::{Installation, Running, free_port, port_of, run, variable};
 use support::{custody, up};
 
-const EVENTS_PER_SECOND: u32 = 100;
 const ROLES: [&[&str]; 6] =
     [&["gateway"], &["process", "pii"], &["process", "completeness"], &["process", "anomaly"], &["archive"], &["load"]];
 
@@ -41,8 +36,7 @@ struct Server {
 impl Server {
     /// The server at `address` whose data are where the variable says.
     fn at(script: &'static str, address: &str, data: &str) -> Self {
-        let port = address.rsplit(':').next().expect("a port").trim_end_matches('/').to_owned();
-        Self { script, port, data: variable(data, "it tells what to stop and start") }
+        Self { script, port: port_of(address).to_owned(), data: variable(data, "it tells what to stop and start") }
     }
 
     fn order(&self, verb: &str) {
@@ -50,11 +44,6 @@ impl Server {
         let (code, text) = run(Command::new(script).args([verb, "--port", &self.port, "--data", &self.data]));
         assert_eq!(code, Some(0), "{} {verb}: {text}", self.script);
     }
-}
-
-/// A port that nobody has; whoever is told it can listen again on it after a restart.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
 struct World {
@@ -139,69 +128,13 @@ fn write_config(installation: &Installation, s3: &str, intake: &str) -> PathBuf 
          [archive]\nflush_interval_ms = 2000\n",
         installation.log(),
         installation.namespace,
-        bucket(installation),
+        installation.bucket(),
         installation.clickhouse,
         base.join("pii.key").display(),
     );
     let config = base.join("custody.toml");
     std::fs::write(&config, text).expect("a configuration");
     config
-}
-
-fn bucket(installation: &Installation) -> String {
-    format!("s3://custody/{}", installation.namespace.trim_end_matches('-'))
-}
-
-/// An agent: `custody send`, fed at an even rate until it is told to stop.
-struct Agent {
-    stop: Arc<AtomicBool>,
-    feeding: JoinHandle<u64>,
-    child: Child,
-}
-
-impl Agent {
-    fn start(world: &World) -> Self {
-        let mut command = custody();
-        command.args(["send", "--json", "--drain-timeout-ms", "170000", "--endpoint"]);
-        command
-            .arg(format!("http://{}", world.intake))
-            .arg("--spool-dir")
-            .arg(world.installation.dir.path().join("spool"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("custody send");
-        let mut input = child.stdin.take().expect("standard input");
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let feeding = std::thread::spawn(move || {
-            let (begun, mut sent) = (Instant::now(), 0_u64);
-            while !told.load(Ordering::Relaxed) {
-                let due = begun + Duration::from_secs(1) * u32::try_from(sent).expect("few") / EVENTS_PER_SECOND;
-                std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
-                let data = json!({ "call_id": format!("c{sent}"), "provider": "openai", "input": format!("mail bob{sent}@example.com") });
-                let session = format!("s{}", sent / 40);
-                let event =
-                    json!({ "event_type": "model.call", "agent_id": "load", "session_id": session, "data": data });
-                writeln!(input, "{event}").expect("custody send reads");
-                sent += 1;
-            }
-            sent
-        });
-        Self { stop, feeding, child }
-    }
-
-    /// How many events it was given; all of them are acknowledged then.
-    fn finish(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        let sent = self.feeding.join().expect("fed");
-        let output = self.child.wait_with_output().expect("custody send");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        let summary: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {errors}"));
-        assert_eq!(
-            (&summary["events"], &summary["refused"], &summary["waiting"]),
-            (&json!(sent), &json!(0), &json!(0))
-        );
-        sent
-    }
 }
 
 /// What an agent without a spool sees while the log is away: a refusal in bounded time, then at once.
@@ -225,7 +158,8 @@ fn nothing_is_lost_or_doubled_while_clickhouse_the_store_and_kafka_are_away_in_t
     let mut world = World::start(&s3);
     let store = Server::at("s3-local.sh", &s3, "CUSTODY_TEST_S3_DATA");
     let kafka = Server::at("kafka-local.sh", &world.installation.kafka, "CUSTODY_TEST_KAFKA_DATA");
-    let agent = Agent::start(&world);
+    let spool = world.installation.dir.path().join("spool");
+    let agent = Agent::start("load", &world.intake, &spool, None);
     world.until("loaded", |world| world.loaded() > 0);
 
     world.installation.stop_clickhouse();
@@ -268,7 +202,7 @@ fn assert_reconciled(world: &mut World, sent: u64, s3: &str) {
 /// Clean records in an archive that is intact.
 fn archived(installation: &Installation, s3: &str) -> u64 {
     let mut verify = custody();
-    verify.args(["verify", "--json", "--store", &bucket(installation), "--store-endpoint", s3]);
+    verify.args(["verify", "--json", "--store", &installation.bucket(), "--store-endpoint", s3]);
     let output = verify.output().expect("custody verify");
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
     assert_eq!(report["is_intact"], json!(true), "{report}");

@@ -1,6 +1,5 @@
 //! The servers and processes of a series, and how each is broken and mended.
 
-use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::agent::{Agent, drain};
 use crate::faults::{Outside, Plan, TARGETS};
 use crate::oracle::Oracle;
+use crate::support::agent::{Agent, drain};
 use crate::support::custody;
-use crate::support::installation::{Installation, Running, kill, run, variable};
+use crate::support::installation::{Installation, Running, free_port, kill, port_of, run, variable};
 use crate::support::proxy::{Mode, Proxy};
 
 /// Longest time until every armed process has died, and until everything is reconciled.
@@ -36,10 +35,6 @@ pub(crate) struct World {
     /// By role, in the order of [`TARGETS`].
     roles: Vec<Running>,
     oracle: Oracle,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
 fn address(url: &str) -> &str {
@@ -102,7 +97,7 @@ impl World {
              [telemetry]\nlisten = \"127.0.0.1:0\"\n[archive]\nflush_interval_ms = 500\n[load]\nflush_interval_ms = 200\n",
             self.installation.log(),
             self.installation.namespace,
-            self.oracle.bucket(),
+            self.installation.bucket(),
             self.s3_proxy.address,
             self.clickhouse_proxy.address,
             base.join("pii.key").display(),
@@ -207,11 +202,19 @@ impl World {
     pub(crate) fn check_archive(&mut self) {
         self.until("archived", |world| world.oracle.is_archived());
         let mut verify = custody();
-        verify.args(["verify", "--store", &self.oracle.bucket(), "--store-endpoint", &self.s3]);
+        verify.args(["verify", "--store", &self.installation.bucket(), "--store-endpoint", &self.s3]);
         let (code, text) = run(&mut verify);
         assert_eq!(code, Some(0), "{text}");
         self.until("loaded", |world| world.oracle.is_loaded());
-        self.oracle.compare_archive_with_tables(&self.installation);
+        let mut difference = None;
+        self.until("the same in archive and tables", |world| {
+            let now = world.oracle.difference(&world.installation);
+            if now != difference {
+                println!("chaos: archive and tables: {now:?}");
+                difference.clone_from(&now);
+            }
+            now.is_none()
+        });
         let (code, text) = run(custody().args(["dlq", "list", "--config"]).arg(&self.config));
         assert!(code == Some(0) && text.contains("open: none"), "{text}");
     }
@@ -287,7 +290,8 @@ impl World {
         // Awake, it finds that others have its partitions.
         pause(Duration::from_secs(3));
         self.check_alive();
-        assert_eq!(standby.drained(), Some(0), "standby of {:?}", TARGETS[role].arguments);
+        let arguments = TARGETS[role].arguments;
+        assert_eq!(standby.drained(), Some(0), "standby of {arguments:?}: {}", self.installation.said(arguments));
     }
 
     fn node(&self, node: u32) -> PathBuf {
@@ -308,8 +312,4 @@ impl World {
         let (code, text) = run(Command::new(script).args(arguments));
         assert_eq!(code, Some(0), "{name} {arguments:?}: {text}");
     }
-}
-
-fn port_of(address: &str) -> &str {
-    address.trim_end_matches('/').rsplit(':').next().expect("a port")
 }

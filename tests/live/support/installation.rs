@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// The value of a variable that tells where a server is.
 pub(crate) fn variable(name: &str, how: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: {how}"))
+}
+
+/// A port that nobody has; whoever is told it can listen again on it after a restart.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+/// What follows the last colon of an address.
+pub(crate) fn port_of(address: &str) -> &str {
+    address.trim_end_matches('/').rsplit(':').next().expect("a port")
 }
 
 /// A process that is ended with the test.
@@ -122,6 +133,11 @@ impl Installation {
     pub(crate) fn start_clickhouse(&mut self) {
         let port = self.clickhouse.rsplit(':').next().expect("a port");
         self.engine = Some(Engine::start(&self.dir.path().join("engine"), port));
+    }
+
+    /// Where its archive is.
+    pub(crate) fn bucket(&self) -> String {
+        format!("s3://custody/{}", self.namespace.trim_end_matches('-'))
     }
 
     pub(crate) fn log(&self) -> String {

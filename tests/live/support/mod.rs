@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a test fails where the binary cannot be run")]
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
+pub(crate) mod agent;
 pub(crate) mod installation;
 pub(crate) mod proxy;
 pub(crate) mod up;

@@ -23,6 +23,10 @@ use crate::log::{Appender, ErrorClass, LogError};
 /// the transaction's own timeout, so that the brokers have decided by then.
 const DECIDE_WAIT: Duration = Duration::from_secs(30);
 
+/// How long an abort is waited for. After a rebalance librdkafka has been seen to wait 30 s for one, and
+/// every reader of this member's partitions with it; the next producer ends the transaction at once.
+const ABORT_WAIT: Duration = Duration::from_secs(3);
+
 /// Settings of both producers.
 const SETTINGS: [(&str, &str); 5] = [
     ("enable.idempotence", "true"),
@@ -85,7 +89,7 @@ impl Transactions {
             // The brokers' transaction timeout bounds the message timeout.
             settings.push(("message.timeout.ms", TRANSACTION_TIMEOUT_MS));
             let producer: BaseProducer<Context> = create(&self.inner.config, &settings, self.inner.context())?;
-            let begun = until_decided(&producer, || producer.init_transactions(ANSWER_WAIT));
+            let begun = until_decided(&producer, DECIDE_WAIT, |wait| producer.init_transactions(wait));
             begun.map_err(|e| failed(format!("start of {}", self.id), &e, producer.client()))?;
             self.producer = Some(producer);
         }
@@ -105,7 +109,7 @@ impl Transactions {
         let written = transact(producer, &inner, records, offsets, group);
         let Err(error) = written else { return Ok(()) };
         let mut failure = failed(what, &error, producer.client());
-        let aborted = until_decided(producer, || producer.abort_transaction(ANSWER_WAIT)).is_ok();
+        let aborted = until_decided(producer, ABORT_WAIT, |wait| producer.abort_transaction(wait)).is_ok();
         if !aborted || producer.client().fatal_error().is_some() {
             self.producer = None;
         }
@@ -138,20 +142,24 @@ fn transact(
         }
     }
     fail::fail_point!("stage.records_sent");
-    until_decided(producer, || producer.send_offsets_to_transaction(offsets, group, ANSWER_WAIT))?;
+    until_decided(producer, DECIDE_WAIT, |wait| producer.send_offsets_to_transaction(offsets, group, wait))?;
     fail::fail_point!("stage.offsets_sent");
-    until_decided(producer, || producer.commit_transaction(ANSWER_WAIT))?;
+    until_decided(producer, DECIDE_WAIT, |wait| producer.commit_transaction(wait))?;
     fail::fail_point!("stage.committed");
     Ok(())
 }
 
-/// Repeats a call that librdkafka says can be repeated. The producer is polled before each: a token that it
-/// waits for is given there.
-fn until_decided(producer: &BaseProducer<Context>, mut call: impl FnMut() -> KafkaResult<()>) -> KafkaResult<()> {
-    let deadline = Instant::now() + DECIDE_WAIT;
+/// Repeats a call that librdkafka says can be repeated, for `wait` in all; the call is told how long it
+/// may take. The producer is polled before each: a token that it waits for is given there.
+fn until_decided(
+    producer: &BaseProducer<Context>,
+    wait: Duration,
+    mut call: impl FnMut(Duration) -> KafkaResult<()>,
+) -> KafkaResult<()> {
+    let deadline = Instant::now() + wait;
     loop {
         producer.poll(Duration::ZERO);
-        match call() {
+        match call(ANSWER_WAIT.min(wait)) {
             Err(KafkaError::Transaction(e)) if e.is_retriable() && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }

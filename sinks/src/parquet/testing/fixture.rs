@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -97,9 +98,11 @@ pub fn config() -> ArchiveConfig {
     }
 }
 
-/// A sink on the store, with [`config`].
+/// A sink on the store, with [`config`]. Its self-test has a key of its own, as after any real start: a
+/// bucket with object lock keeps the key of an earlier one.
 pub async fn open(store: &Store) -> ArchiveSink {
-    ArchiveSink::open(store.clone(), config(), 1).await.unwrap()
+    static STARTS: AtomicU64 = AtomicU64::new(1);
+    ArchiveSink::open(store.clone(), config(), STARTS.fetch_add(1, Ordering::Relaxed)).await.unwrap()
 }
 
 /// Opens a sink, reads `log` from its position, publishes: what one run of the shell does.

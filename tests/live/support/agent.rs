@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::custody;
+use super::custody;
 
-const EVENTS_PER_SECOND: u32 = 200;
+/// Events per second of one agent.
+const RATE: u32 = 200;
 
 /// A process that sends until it is told to stop or dies.
 pub(crate) struct Agent {
@@ -44,7 +45,7 @@ impl Agent {
         let feeding = std::thread::spawn(move || {
             let (begun, mut sent) = (Instant::now(), 0_u64);
             while !told.load(Ordering::Relaxed) {
-                let due = begun + Duration::from_secs(1) * u32::try_from(sent).expect("few") / EVENTS_PER_SECOND;
+                let due = begun + Duration::from_secs(1) * u32::try_from(sent).expect("few") / RATE;
                 std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
                 let data = json!({ "call_id": format!("{name}-{sent}"), "provider": "openai", "input": format!("mail bob{sent}@example.com") });
                 let session = format!("{name}-{}", sent / 40);
