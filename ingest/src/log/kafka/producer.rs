@@ -27,7 +27,7 @@ const DECIDE_WAIT: Duration = Duration::from_secs(30);
 /// every reader of this member's partitions with it; the next producer ends the transaction at once.
 const ABORT_WAIT: Duration = Duration::from_secs(3);
 
-/// Between two looks at whether everything has been delivered.
+/// Between two looks at what has been delivered.
 const DELIVERY_POLL: Duration = Duration::from_millis(1);
 
 /// Settings of both producers.
@@ -159,8 +159,14 @@ fn deliver(producer: &BaseProducer<Context>) {
     let deadline = Instant::now() + DECIDE_WAIT;
     // Sends what lingers and does not wait; that it is not delivered by then is no error.
     let _not_yet: KafkaResult<()> = producer.flush(Duration::ZERO);
-    while producer.in_flight_count() > 0 && Instant::now() < deadline {
-        producer.poll(DELIVERY_POLL);
+    let mut left = producer.in_flight_count();
+    while left > 0 && Instant::now() < deadline {
+        producer.poll(Duration::ZERO);
+        let before = std::mem::replace(&mut left, producer.in_flight_count());
+        if left == before {
+            // A poll of 1 ms would spin: what is left of one is rounded to 0.
+            std::thread::sleep(DELIVERY_POLL);
+        }
     }
 }
 
