@@ -142,8 +142,12 @@ pub trait Log: Send {
     /// [`ErrorClass::AbortTxn`] and [`ErrorClass::Fenced`] as described there.
     fn commit(&mut self, txn: Txn) -> impl Future<Output = Result<(), LogError>> + Send;
 
-    /// Continues reading an assigned partition at `offset`.
+    /// Continues reading an assigned partition at `offset`, also one that is held.
     fn seek(&mut self, partition: PartitionId, offset: u64) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Gives no more records of an assigned partition before its next [`Log::seek`] or assignment; it is
+    /// no member's loss, and others are read on. [`LogEvent::Idle`] says nothing about it.
+    fn hold(&mut self, partition: PartitionId) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// What the group committed last for a partition.
     fn committed(&mut self, partition: PartitionId)

@@ -2,7 +2,7 @@
 //!
 //! Plain data behind a lock; it knows no broker.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -42,8 +42,10 @@ pub(super) struct Queue {
     items: VecDeque<Item>,
     records: usize,
     bytes: usize,
-    /// Assigned partitions; whether each has been read to its end.
+    /// Assigned partitions; whether each has been read to its end, or is held.
     at_end: BTreeMap<u32, bool>,
+    /// Partitions of which nothing is wanted until they are sought.
+    held: BTreeSet<u32>,
 }
 
 /// A queue that one thread fills and one task empties.
@@ -97,6 +99,7 @@ impl Queue {
     pub(super) fn remove(&mut self, partitions: &[u32], event: Option<Item>) {
         partitions.iter().for_each(|p| self.drop_chunks(*p));
         self.at_end.retain(|partition, _| !partitions.contains(partition));
+        self.held.retain(|partition| !partitions.contains(partition));
         self.items.extend(event);
     }
 
@@ -114,13 +117,29 @@ impl Queue {
     /// Forgets what was read ahead of a partition: its position has moved.
     pub(super) fn restart(&mut self, partition: u32) {
         self.drop_chunks(partition);
+        self.held.remove(&partition);
         if let Some(at_end) = self.at_end.get_mut(&partition) {
             *at_end = false;
         }
     }
 
+    /// Forgets what was read ahead of a partition and counts it as read to its end until it is sought.
+    pub(super) fn hold(&mut self, partition: u32) {
+        self.drop_chunks(partition);
+        self.held.insert(partition);
+        self.end(partition);
+    }
+
+    pub(super) fn is_held(&self, partition: u32) -> bool {
+        self.held.contains(&partition)
+    }
+
     /// Adds a record behind those of its partition that came last, or in a new chunk.
     pub(super) fn push(&mut self, partition: u32, record: Record) {
+        if self.is_held(partition) {
+            // Read before it was held: the seek that ends this reads it again.
+            return;
+        }
         if let Some(at_end) = self.at_end.get_mut(&partition) {
             *at_end = false;
         }
@@ -202,6 +221,26 @@ mod tests {
         (0..5).for_each(|offset| queue.push(0, record(0, offset, STEP_BYTES_MAX / 2)));
         assert!(queue.is_full());
         assert_eq!(chunks(&mut queue), [(0, 2), (0, 2), (0, 1)]);
+    }
+
+    #[test]
+    fn a_held_partition_is_empty_until_it_is_sought() {
+        let mut queue = Queue::default();
+        queue.assign(vec![(0, 0), (1, 0)]);
+        assert!(matches!(queue.pop(), Some(Item::Assigned(_))));
+        (0..4).for_each(|i| queue.push(i % 2, record(i % 2, u64::from(i), 1)));
+        queue.hold(0);
+        queue.push(0, record(0, 2, 1));
+        queue.end(1);
+        assert_eq!(chunks(&mut queue), [(1, 2)]);
+        assert!(queue.is_drained(), "nothing is awaited of a partition that is held");
+        queue.restart(0);
+        assert!(!queue.is_drained());
+        queue.push(0, record(0, 0, 1));
+        assert_eq!(chunks(&mut queue), [(0, 1)]);
+        queue.hold(0);
+        queue.remove(&[0], None);
+        assert!(!queue.is_held(0), "the next owner of it begins anew");
     }
 
     #[test]
