@@ -27,7 +27,7 @@ use datum::{Datum, Fault, Input};
 use foreign::Foreign;
 use frame::Frame;
 pub use header::{HeaderFault, HeaderFaultKind, SYSTEM_TYPES, check_header, validate_header};
-pub use published::{PublishedSchema, published_schemas};
+pub use published::{NAMESPACE, PublishedSchema, published_schemas};
 pub use registered::{Registered, RegistryFacts};
 
 /// Why bytes are not an event.
