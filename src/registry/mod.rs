@@ -7,8 +7,6 @@
 
 mod answer;
 mod client;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
