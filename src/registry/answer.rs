@@ -82,10 +82,12 @@ pub(super) fn read<T: for<'a> Deserialize<'a>>(what: &str, answer: &Answer) -> R
     if !answer.is_whole {
         return Err(failed(format!("the answer has more than {ANSWER_BYTES_MAX} bytes; {WRONG_PLACE}")));
     }
-    serde_json::from_slice(&answer.body).map_err(|_| failed(format!("the answer is not what a registry says; {WRONG_PLACE}")))
+    serde_json::from_slice(&answer.body)
+        .map_err(|_| failed(format!("the answer is not what a registry says; {WRONG_PLACE}")))
 }
 
-const WRONG_PLACE: &str = "check that schemas.registry.url is a schema registry with Confluent's API, its path included";
+const WRONG_PLACE: &str =
+    "check that schemas.registry.url is a schema registry with Confluent's API, its path included";
 
 /// Why an answer is no success, and what helps.
 fn refused(answer: &Answer) -> String {

@@ -111,8 +111,7 @@ where
     P::Input: StageInput,
 {
     let broker = broker.clone();
-    let start =
-        move |control| roles::stage_with(broker.clone(), place, make(), registry.clone(), control).boxed();
+    let start = move |control| roles::stage_with(broker.clone(), place, make(), registry.clone(), control).boxed();
     RoleSpec { role, label: role.to_owned(), ask: None, start: Box::new(start) }
 }
 

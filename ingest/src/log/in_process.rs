@@ -227,7 +227,15 @@ impl<S: Store> Broker for InProcessBroker<S> {
         drop(groups);
         self.groups.changed.notify_waiters();
         let instance = instance.to_owned();
-        Ok(InProcessLog { broker: self.clone(), key, instance, incarnation, positions: BTreeMap::new(), held: BTreeSet::new(), last: 0 })
+        Ok(InProcessLog {
+            broker: self.clone(),
+            key,
+            instance,
+            incarnation,
+            positions: BTreeMap::new(),
+            held: BTreeSet::new(),
+            last: 0,
+        })
     }
 
     async fn topic_settings(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {

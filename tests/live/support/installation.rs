@@ -121,6 +121,14 @@ impl Installation {
         Self { dir, kafka, namespace, clickhouse: engine.url.clone(), engine: Some(engine) }
     }
 
+    /// Without ClickHouse, for suites that load nothing.
+    pub(crate) fn without_tables(name: &str) -> Self {
+        let kafka = variable("CUSTODY_TEST_KAFKA", "docker/kafka-local.sh start runs a broker");
+        let dir = tempfile::tempdir().expect("directory");
+        let namespace = format!("{name}{}-", std::process::id());
+        Self { dir, kafka, namespace, clickhouse: String::new(), engine: None }
+    }
+
     pub(crate) fn stop_clickhouse(&mut self) {
         self.engine.take().expect("a running engine").stop();
     }
