@@ -149,7 +149,7 @@ impl RegistryClient {
     /// As [`RegistryClient::schema`], and a schema that is not compatible with an earlier version.
     pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
         let what = format!("registration under the subject {subject}");
-        let body = json!({ "schema": schema });
+        let body = json!({ "schema": schema, "schemaType": "AVRO" });
         let answer = self.send(&what, Method::POST, &["subjects", subject, "versions"], Some(&body)).await?;
         answer::read::<Registered>(&what, &answer).map(|registered| registered.id)
     }

@@ -26,7 +26,7 @@ use schemas::record::{OutRecord, PartitionId, Record, SourceRef};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use serde_json::{Value, json};
-use support::installation::{Installation, free_port, run};
+use support::installation::{Installation, free_port, free_ports, run};
 use support::{custody, up};
 use tokio::runtime::Runtime;
 
@@ -44,7 +44,7 @@ struct Registry {
 
 impl Registry {
     fn start() -> Self {
-        let registry = Self { port: free_port(), data: tempfile::tempdir().expect("directory") };
+        let registry = Self { port: free_ports(), data: tempfile::tempdir().expect("directory") };
         registry.order("start");
         registry
     }
@@ -193,7 +193,8 @@ impl World {
         let text = self.get("/metrics").1;
         let wanted = format!("partition=\"{partition}\"");
         let is_wanted = |line: &&str| line.starts_with("kafka_consumergroup_lag{") && line.contains(&wanted);
-        text.lines().find(is_wanted)?.rsplit(' ').next()?.parse().ok()
+        let lag: f64 = text.lines().find(is_wanted)?.rsplit(' ').next()?.parse().ok()?;
+        Some(lag as u64)
     }
 
     fn dead_letters(&self) -> BTreeMap<String, usize> {
@@ -301,7 +302,7 @@ fn poison_oversize_unknown_and_disordered_records_and_an_outage_of_the_registry_
     let archive = world.installation.role(&["archive"], &config);
 
     // A later version among the old ones, three ways of framing, sessions and times in disorder.
-    let later = world.register("temperature_milli");
+    let later = world.register("vendor_latency_ms");
     let in_turn = |index: u64, first: u64| match index % 3 {
         0 => Frame::Own,
         1 if index >= first => Frame::Later(later),
@@ -332,9 +333,9 @@ fn poison_oversize_unknown_and_disordered_records_and_an_outage_of_the_registry_
     assert_eq!(world.dead_letters(), reasons);
 
     // The registry is away: what is known goes on, what is new waits.
-    let new = world.register("top_p_milli");
+    let new = world.register("vendor_region_code");
     assert_eq!(new, next, "ids are given in order");
-    let newest = world.register("seed");
+    let newest = world.register("vendor_trace_level");
     registry.order("stop");
     world.until("not ready", |w| w.get("/readyz").0 == 503);
     assert_eq!(world.get("/livez").0, 200);
@@ -363,7 +364,7 @@ fn poison_oversize_unknown_and_disordered_records_and_an_outage_of_the_registry_
     assert_eq!(refused.0, Some(1), "it is too short for that schema: {}", refused.1);
     world.write(0, vec![(world.value(503, Frame::Later(newest + 1)), false)]);
     world.until("refused", |w| w.dead_letters().get("unknown_schema") == Some(&2));
-    assert_eq!(world.register("stop_reason_code"), newest + 1);
+    assert_eq!(world.register("vendor_cost_class"), newest + 1);
     let (_, text) = run(custody().args(["dlq", "replay", "--reason", "unknown_schema", "--config"]).arg(&config));
     assert!(text.contains("1 replayed, 1 left as they are"), "{text}");
     let good = world.good_count() + 1;
