@@ -235,8 +235,10 @@ impl SchemaRegistry {
 
     /// Asks for all of them; one that fails does not keep the others back.
     async fn answer(&self, ids: &BTreeSet<u32>) -> Result<(), RegistryError> {
-        let asked = futures::stream::iter(ids.iter().copied())
-            .map(async |id| Ok(self.learn(id, fact(self.0.client.schema(id).await?))));
+        let asked = futures::stream::iter(ids.iter().copied()).map(async |id| {
+            self.learn(id, fact(self.0.client.schema(id).await?));
+            Ok(())
+        });
         let outcomes: Vec<Result<(), RegistryError>> = asked.buffer_unordered(REQUESTS_MAX).collect().await;
         outcomes.into_iter().collect()
     }

@@ -146,7 +146,7 @@ async fn a_connection_that_breaks_or_hangs_is_an_outage() {
         let serve = async {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             let mut head = [0; 1024];
-            stream.read(&mut head).await.expect("a request");
+            let _asked = stream.read(&mut head).await.expect("a request");
             match reply {
                 Some(reply) => stream.write_all(reply).await.expect("sent"),
                 None => std::future::pending().await,
