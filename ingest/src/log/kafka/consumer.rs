@@ -147,8 +147,8 @@ impl GroupContext {
     fn revoke(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
         let gone = numbers(list);
         // librdkafka would keep a partition paused that comes back.
-        let held: Vec<u32> = gone.iter().copied().filter(|p| self.inbox.lock().is_held(*p)).collect();
-        consumer.resume(&only(list, |p| held.contains(&p)))?;
+        let paused: Vec<u32> = gone.iter().copied().filter(|p| self.inbox.lock().is_paused(*p)).collect();
+        consumer.resume(&only(list, |p| paused.contains(&p)))?;
         let closing = self.closing.load(Ordering::Acquire);
         if !gone.is_empty() && !closing {
             let lost = consumer.assignment_lost();
@@ -187,12 +187,12 @@ impl GroupContext {
     fn hold(&self, consumer: &GroupConsumer, partition: u32) -> Result<(), LogError> {
         let paused = consumer.assignment().and_then(|list| consumer.pause(&only(&list, |p| p == partition)));
         paused.map_err(|e| failed("hold", &e, consumer.client()))?;
-        self.inbox.tell(|queue| queue.hold(partition));
+        self.inbox.tell(|queue| queue.pause(partition));
         Ok(())
     }
 
     fn seek(&self, consumer: &GroupConsumer, partition: u32, offset: u64) -> Result<(), LogError> {
-        if self.inbox.lock().is_held(partition) {
+        if self.inbox.lock().is_paused(partition) {
             // Nothing is polled before the seek below, which is then one of a partition that is read.
             let resumed = consumer.assignment().and_then(|list| consumer.resume(&only(&list, |p| p == partition)));
             resumed.map_err(|e| failed("seek", &e, consumer.client()))?;
@@ -201,6 +201,10 @@ impl GroupContext {
         let topic = topics.elements().first().map(|e| e.topic().to_owned()).unwrap_or_default();
         let deadline = Instant::now() + SEEK_WAIT;
         loop {
+            // Taken away meanwhile: the handle will hear of it, and until then there is nothing to move.
+            if !self.inbox.lock().holds(partition) {
+                return Ok(());
+            }
             let moved = consumer.seek(&topic, partition as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
             match moved {
                 Ok(()) => {
@@ -244,7 +248,7 @@ pub(super) fn run(consumer: &GroupConsumer, topic: Topic) {
         } else {
             full_since = None;
             let resumed = paused.take().map(|list| {
-                let wanted = only(&list, |p| !context.inbox.lock().is_held(p));
+                let wanted = only(&list, |p| !context.inbox.lock().is_paused(p));
                 consumer.resume(&wanted)
             });
             if let Some(Err(error)) = resumed {
