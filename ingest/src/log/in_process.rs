@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use self::lease::{GroupKey, Groups};
 use super::group::{Change, Gone, Group};
-use super::{Appender, Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
+use super::{Appender, Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
 /// A record on its way into a store: partition resolved and checked.
 #[derive(Debug)]
@@ -404,26 +404,6 @@ impl<S: Store> InProcessLog<S> {
             partition: partition.partition,
         })
     }
-}
-
-/// A step's records: its outputs, then its state entries.
-pub(super) fn step_records(txn: &mut Txn) -> Result<Vec<OutRecord>, LogError> {
-    let mut records = std::mem::take(&mut txn.outputs);
-    let changes = std::mem::take(&mut txn.changes);
-    let Some(topic) = txn.state_topic else {
-        let stray =
-            || LogError::fatal(format!("commit of {}", name(txn.source)), "state changes without a state topic");
-        return if changes.is_empty() { Ok(records) } else { Err(stray()) };
-    };
-    records.extend(changes.into_iter().map(|(key, value)| OutRecord {
-        topic,
-        partition: Some(txn.source.partition),
-        timestamp: TimestampMicros(0),
-        key: Some(key),
-        value,
-        headers: Vec::new(),
-    }));
-    Ok(records)
 }
 
 impl<S: Store> Log for InProcessLog<S> {

@@ -28,8 +28,8 @@ use super::outside::{bounds_by, client, committed_by};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
 use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, blocking, create, failed};
-use crate::log::in_process::{name, step_records};
-use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
+use crate::log::in_process::name;
+use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
 /// How long a consumer that has read everything waits before it says so.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
