@@ -6,22 +6,24 @@
 #   tests/live/chaos.sh --runs 1000           until so many faults have been made
 #   tests/live/chaos.sh --runs 1000 --report F  goes on after the last round in F, and adds to it
 #   ... --seed N                              another series (default 1)
+#   ... --only KIND                           one kind of fault from outside, as the report names it
 #   ... --dev                                 an unoptimised build, as the other suites' offline one
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-runs=0 seed=1 report=""
+runs=0 seed=1 report="" only=""
 build=(--release --features live --features fault-points)
 while (($# > 0)); do
   case $1 in
-    --runs | --seed | --report) (($# > 1)) || { echo "chaos.sh: $1 needs a value" >&2; exit 2; } ;;
+    --runs | --seed | --report | --only) (($# > 1)) || { echo "chaos.sh: $1 needs a value" >&2; exit 2; } ;;
     --dev) build=(--workspace --all-features); shift; continue ;;
-    *) echo "usage: tests/live/chaos.sh [--runs N] [--seed N] [--report FILE] [--dev]" >&2; exit 2 ;;
+    *) echo "usage: tests/live/chaos.sh [--runs N] [--seed N] [--report FILE] [--only KIND] [--dev]" >&2; exit 2 ;;
   esac
   case $1 in
     --runs) runs=$2 ;;
     --seed) seed=$2 ;;
     --report) report=$2 ;;
+    --only) only=$2 ;;
   esac
   shift 2
 done
@@ -44,5 +46,6 @@ export CUSTODY_TEST_KAFKA_DATA=$data/kafka CUSTODY_TEST_S3_DATA=$data/s3
 export CUSTODY_CHAOS_SEED=$seed
 ((runs == 0)) || export CUSTODY_CHAOS_RUNS=$runs
 [[ -z $report ]] || export CUSTODY_CHAOS_REPORT=$report
+[[ -z $only ]] || export CUSTODY_CHAOS_ONLY=$only
 
 cargo test "${build[@]}" --test live_chaos -- --nocapture
