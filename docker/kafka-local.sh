@@ -52,6 +52,9 @@ options (the environment variable in brackets says the same; the option wins)
                        password $scram_password, and for OAUTHBEARER with unsigned
                        tokens (alg none) that name sub and exp; DIR/server.pem holds its private key
                        (PKCS #8) and certificate chain. The user is made with the storage
+  --advertise-port N   start only: a further plain listener on the second port after the controller's
+                       (default: --port + 3) that sends its clients on to port N (node I: N + 10 * (I - 1)),
+                       where something of yours stands before it, such as a proxy that breaks connections
   -h, --help           this text
 
 <cache> is \$CUSTODY_CACHE_DIR, else \$XDG_CACHE_HOME/custody, else ~/.cache/custody. Two brokers can
@@ -76,9 +79,9 @@ take_turn() {
 
 # --- options ---------------------------------------------------------------------------------------
 
-# Sets command, port, controller_port, cache, data, heap, fresh, secure, nodes, only_node.
+# Sets command, port, controller_port, cache, data, heap, fresh, secure, advertise_port, nodes, only_node.
 parse_options() {
-    command='' fresh=no secure='' nodes=1 only_node=''
+    command='' fresh=no secure='' advertise_port='' nodes=1 only_node=''
     port=${CUSTODY_KAFKA_PORT:-9092}
     controller_port=${CUSTODY_KAFKA_CONTROLLER_PORT:-}
     data=${CUSTODY_KAFKA_DATA:-}
@@ -87,7 +90,8 @@ parse_options() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --fresh) fresh=yes; shift; continue ;;
-            --port | --controller-port | --data | --heap | --nodes | --node | --secure) (($# > 1)) || die_usage "$1 needs a value" ;;
+            --port | --controller-port | --data | --heap | --nodes | --node | --secure | --advertise-port)
+                (($# > 1)) || die_usage "$1 needs a value" ;;
             start | stop | status)
                 [[ -z $command ]] || die_usage "two commands: $command and $1"
                 command=$1; shift; continue ;;
@@ -101,12 +105,15 @@ parse_options() {
             --nodes) nodes=$2 ;;
             --node) only_node=$2 ;;
             --secure) secure=$2 ;;
+            --advertise-port) advertise_port=$2 ;;
         esac
         shift 2
     done
     [[ -n $command ]] || die_usage 'no command'
     [[ $fresh == no || $command == start ]] || die_usage "--fresh goes with start, not $command"
     [[ -z $secure || $command == start ]] || die_usage "--secure goes with start, not $command"
+    [[ -z $advertise_port || $command == start ]] || die_usage "--advertise-port goes with start, not $command"
+    [[ -z $advertise_port ]] || check_port --advertise-port "$advertise_port"
     check_port --port "$port"
     check_nodes
     controller_port=${controller_port:-$((port + 1))}
@@ -307,6 +314,9 @@ voters() {
 }
 
 secure_port() { printf '%s\n' "$((controller_port + 1))"; }
+# Where the listener behind somebody else's port is, and that port for this node.
+relayed_port() { printf '%s\n' "$((controller_port + 2))"; }
+advertised_port() { printf '%s\n' "$((advertise_port + 10 * (node - 1)))"; }
 
 # The settings of the secured listener, if one is asked for. Without a validator of its own Kafka takes
 # unsigned tokens; a connection ends with the token it was made with.
@@ -323,8 +333,13 @@ PROPERTIES
 }
 
 write_properties() {
-    local listener=''
-    [[ -z $secure ]] || listener=,SECURE://$host:$(secure_port)
+    local listeners=BROKER://$host:$port advertised
+    [[ -z $secure ]] || listeners+=,SECURE://$host:$(secure_port)
+    advertised=$listeners
+    if [[ -n $advertise_port ]]; then
+        listeners+=,RELAYED://$host:$(relayed_port)
+        advertised+=,RELAYED://$host:$(advertised_port)
+    fi
     local replicas=1 in_sync=1 quorum="controller.quorum.bootstrap.servers=$host:$controller_port" controlled=false
     if ((nodes > 1)); then
         replicas=3 in_sync=2 quorum="controller.quorum.voters=$(voters)" controlled=true
@@ -333,9 +348,9 @@ write_properties() {
 $properties_marker
 process.roles=broker,controller
 node.id=$node
-listeners=BROKER://$host:$port,CONTROLLER://$host:$controller_port$listener
-advertised.listeners=BROKER://$host:$port$listener
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
+listeners=$listeners,CONTROLLER://$host:$controller_port
+advertised.listeners=$advertised
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,RELAYED:PLAINTEXT
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 $quorum
@@ -426,6 +441,8 @@ start_node() {
             die "the broker of $data runs already on port $(recorded_port), not $port (pid $pid): stop it first or choose another --data"
         [[ -z $secure ]] || grep -qxF "listener.name.secure.ssl.keystore.location=$secure/server.pem" "$(properties_file)" ||
             die "the broker of $data runs already without --secure $secure (pid $pid): stop it first or choose another --data"
+        [[ -z $advertise_port ]] || grep -q "^advertised.listeners=.*,RELAYED://$host:$(advertised_port)$" "$(properties_file)" ||
+            die "the broker of $data runs already without --advertise-port $advertise_port (pid $pid): stop it first or choose another --data"
         return
     fi
     java=$(find_java)
@@ -437,6 +454,7 @@ start_node() {
     require_free_port "$port" --port
     require_free_port "$controller_port" --controller-port
     [[ -z $secure ]] || require_free_port "$(secure_port)" --port
+    [[ -z $advertise_port ]] || require_free_port "$(relayed_port)" --port
     : >"$(broker_log)"
     write_properties
     format_storage "$java" "$libs"
@@ -449,6 +467,7 @@ await_node() {
     wait_until_ready "$pid" "$port"
     printf 'kafka %s runs on %s:%s (pid %s, data %s)\n' "$(kafka_version)" "$host" "$port" "$pid" "$data"
     [[ -z $secure ]] || printf '  and with SASL_SSL on %s:%s\n' "$host" "$(secure_port)"
+    [[ -z $advertise_port ]] || printf '  and on %s:%s for what listens on port %s\n' "$host" "$(relayed_port)" "$(advertised_port)"
 }
 
 # All nodes first, then their answers: one alone has no quorum.

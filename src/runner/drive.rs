@@ -234,3 +234,6 @@ impl Shell<'_> {
         self.meter.retried();
     }
 }
+
+#[cfg(test)]
+mod tests;
