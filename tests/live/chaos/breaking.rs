@@ -25,8 +25,6 @@ const LATE: Duration = Duration::from_secs(5);
 const FULL: Duration = Duration::from_secs(3);
 /// Bytes that a server's disk has left when it is made small: some of an object, some of a segment.
 const DISK_LEFT: u64 = 32 << 10;
-/// How long a broker may go on after its disk is full.
-const BROKER_END: Duration = Duration::from_secs(30);
 /// The broker whose disk can be filled.
 const SMALL_BROKER: u32 = 3;
 
@@ -137,12 +135,7 @@ impl World {
     fn fill_broker(&mut self) {
         let pid = self.broker_pid(SMALL_BROKER);
         self.disks.as_mut().expect("kinds of full disks are left out without").broker.fill(DISK_LEFT);
-        let has_ended = holds_within(BROKER_END, self, |world| {
-            world.tend();
-            is_gone(pid)
-        });
-        println!("chaos: broker with a full disk has ended: {has_ended}");
-        kill(pid);
+        self.until("ended for want of space", |_| is_gone(pid));
         self.disks.as_ref().expect("as above").broker.free();
         self.start_broker("start", SMALL_BROKER);
     }
