@@ -184,6 +184,7 @@ impl World {
         let (steady_spool, doomed_spool) = (spool(&steady), spool(&doomed));
         // Whoever ran until now is killed where it happens to be, and its successor is armed.
         for (role, point) in plan.points.iter().enumerate() {
+            self.roles[role].end();
             self.roles[role] = self.role(role, Some(point));
             self.armed[role] = Some(point.clone());
         }

@@ -30,13 +30,18 @@ pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Ended already, if the test got so far.
-        let _gone = self.0.kill();
-        let _status = self.0.wait();
+        self.end();
     }
 }
 
 impl Running {
+    /// SIGKILL, until it is gone and its ports are free.
+    pub(crate) fn end(&mut self) {
+        // Ended already, if the test got so far.
+        let _gone = self.0.kill();
+        let _status = self.0.wait();
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) fn drained(mut self) -> Option<i32> {
         let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");

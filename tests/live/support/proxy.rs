@@ -170,11 +170,13 @@ impl Connection {
 
     /// What happens to both directions.
     fn hold_back(&self, mode: Mode) {
-        if matches!(mode, Mode::Delay | Mode::Silence) {
-            self.shared.fire();
-        }
         if mode == Mode::Delay {
+            self.shared.fire();
             pause(PIECE_DELAY);
+        }
+        // Asked again: silence may have begun while the piece was late.
+        if self.shared.mode() == Mode::Silence {
+            self.shared.fire();
         }
         while self.shared.mode() == Mode::Silence {
             pause(SILENCE_LOOK);
