@@ -10,6 +10,9 @@
 set -euo pipefail
 
 script_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly script=kafka-local
+# shellcheck source=local.sh
+source "$script_dir/local.sh"
 readonly pom="$script_dir/kafka/pom.xml"
 readonly log4j_config="$script_dir/kafka/log4j2.properties"
 readonly host=127.0.0.1
@@ -63,18 +66,6 @@ run side by side with different --port and --data; stop and status find theirs b
 needs: Java 17 or newer (\$JAVA_HOME or PATH); Maven (mvn) for the first start only
 exit codes: 0 done (status: runs), 1 failed, 2 wrong usage, 3 status: does not run
 HELP
-}
-
-say() { printf 'kafka-local: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-die_usage() { say "error: $* (see --help)"; exit 2; }
-
-# Holds the given lock file until this shell (or subshell) ends, so that two callers take turns. Without
-# flock (macOS) there is no lock, and simultaneous first starts are the caller's to avoid.
-take_turn() {
-    command -v flock >/dev/null || return 0
-    exec 9>"$1"
-    flock -w "$2" 9 || die "another kafka-local.sh has held $1 for $2 s: end it and try again"
 }
 
 # --- options ---------------------------------------------------------------------------------------
@@ -152,27 +143,6 @@ check_path() {
         die_usage "the path $1 holds a character that Kafka's settings do not carry (letters, digits, space and /._@+=~- work): choose another with --data or CUSTODY_CACHE_DIR"
 }
 
-cache_dir() {
-    if [[ -n ${CUSTODY_CACHE_DIR:-} ]]; then
-        printf '%s\n' "$CUSTODY_CACHE_DIR"
-    elif [[ -n ${XDG_CACHE_HOME:-} ]]; then
-        printf '%s\n' "$XDG_CACHE_HOME/custody"
-    else
-        printf '%s\n' "${HOME:?is not set: set CUSTODY_CACHE_DIR}/.cache/custody"
-    fi
-}
-
-# One spelling for one directory: the path is compared with the broker's command line.
-absolute() {
-    if [[ -d $1 ]]; then
-        (cd "$1" && pwd -P)
-    elif [[ $1 == /* ]]; then
-        printf '%s\n' "$1"
-    else
-        printf '%s\n' "$PWD/$1"
-    fi
-}
-
 # --- Java and the artifacts --------------------------------------------------------------------------
 
 # Prints the path of a Java that can run the broker.
@@ -234,14 +204,6 @@ storage_dir() { printf '%s\n' "$data/storage"; }
 # Names the user that the storage was made with, if it was.
 scram_file() { printf '%s\n' "$data/scram-user"; }
 
-command_line_of() {
-    if [[ -r /proc/$1/cmdline ]]; then
-        tr '\0' ' ' <"/proc/$1/cmdline"
-    else
-        ps -ww -o args= -p "$1" 2>/dev/null || true
-    fi
-}
-
 # Prints the pid of the running broker of this data directory; fails if there is none. A pid that was
 # given to another process since is told apart by its command line.
 running_pid() {
@@ -256,8 +218,6 @@ running_pid() {
 recorded_port() {
     sed -n 's|^advertised.listeners=BROKER://[^:]*:\([0-9]*\).*$|\1|p' "$(properties_file)"
 }
-
-port_is_open() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
 
 # A node that was killed a moment ago holds its port until its last thread is gone.
 require_free_port() {
