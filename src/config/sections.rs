@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use ingest::log::kafka::GroupProtocol;
 use processors::anomaly::{FeaturesConfig, ScoreConfig};
 use processors::pii::{Policy, PolicySet};
 use schemas::codec::Codec;
@@ -29,6 +30,8 @@ pub struct LogSection {
     pub namespace: String,
     /// Partitions of the events topic.
     pub partitions: u32,
+    /// Protocol of the consumer groups.
+    pub group_protocol: GroupProtocol,
     /// librdkafka settings.
     pub librdkafka: Settings,
     /// librdkafka settings whose values stand in files.
@@ -45,6 +48,7 @@ impl Default for LogSection {
             url: "local".to_owned(),
             namespace: String::new(),
             partitions: 4,
+            group_protocol: GroupProtocol::default(),
             librdkafka: Settings::default(),
             librdkafka_file: Settings::default(),
             oauth_token_file: PathBuf::new(),

@@ -8,31 +8,42 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use ingest::log::kafka::{GroupProtocol, KafkaBroker, KafkaConfig};
 use ingest::log::{Appender as _, Broker as _, ErrorClass, Log, LogEvent, Txn};
 use ingest::log_conformance;
 use schemas::record::{OutRecord, PartitionId, Record};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
-/// A broker on topics that nobody has used.
+/// A broker on topics that nobody has used, whose groups have the classic protocol.
 async fn fresh() -> (KafkaBroker, ()) {
-    fresh_with(BTreeMap::new()).await
+    broker(GroupProtocol::Classic, BTreeMap::new())
 }
 
-/// The same, with settings of the topics.
-async fn fresh_with(topic: BTreeMap<String, String>) -> (KafkaBroker, ()) {
+/// A protocol of groups, and settings of the topics.
+fn broker(group_protocol: GroupProtocol, topic: BTreeMap<String, String>) -> (KafkaBroker, ()) {
     let bootstrap = std::env::var("CUSTODY_TEST_KAFKA")
         .expect("CUSTODY_TEST_KAFKA is not set: start a broker with docker/kafka-local.sh and set it to host:port");
     let reachable = std::net::TcpStream::connect(&bootstrap);
     assert!(reachable.is_ok(), "no broker answers at CUSTODY_TEST_KAFKA={bootstrap}: {reachable:?}");
     let namespace = format!("test-{}.", uuid::Uuid::new_v4());
     let client_id = "conformance".to_owned();
-    let config = KafkaConfig { bootstrap, client_id, topic, namespace, ..KafkaConfig::default() };
+    let config = KafkaConfig { bootstrap, client_id, topic, namespace, group_protocol, ..KafkaConfig::default() };
     (KafkaBroker::new(config).unwrap(), ())
 }
 
 log_conformance!(fresh);
+
+/// KIP-848: the brokers assign, members are dynamic.
+mod consumer_protocol {
+    use super::*;
+
+    async fn fresh() -> (KafkaBroker, ()) {
+        broker(GroupProtocol::Consumer, BTreeMap::new())
+    }
+
+    log_conformance!(fresh);
+}
 
 const SOURCE: PartitionId = PartitionId { topic: Topic::Events, partition: 0 };
 
@@ -90,7 +101,7 @@ const ABORT_WAIT: Duration = Duration::from_secs(3);
 /// has heard of them all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_a_broker_refuses_is_aborted_at_once() {
-    let (broker, ()) = fresh_with([("max.message.bytes".to_owned(), "1000000".to_owned())].into()).await;
+    let (broker, ()) = broker(GroupProtocol::Classic, [("max.message.bytes".to_owned(), "1000000".to_owned())].into());
     broker.create_topics(Topic::ALL, 1).await.unwrap();
     broker.appender().await.unwrap().append(vec![record(Topic::Events, 1)]).await.unwrap();
     let mut log = broker.consumer("g", Topic::Events, "a").await.unwrap();

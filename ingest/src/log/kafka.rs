@@ -7,6 +7,7 @@
 mod consumer;
 mod context;
 mod log;
+mod membership;
 mod noise;
 mod oauth;
 mod outside;
@@ -31,6 +32,7 @@ use schemas::topic::{Topic, partition_of};
 
 use self::context::{Common, Context, hear, serve};
 use self::log::KafkaLog;
+pub use self::membership::GroupProtocol;
 pub use self::oauth::TokenFile;
 use self::oauth::{Tokens, give};
 use self::producer::KafkaAppender;
@@ -41,9 +43,6 @@ use super::{Broker, Committed, ErrorClass, LogError};
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// A dead predecessor's open transaction blocks readers for so long at most.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
-/// A dead member's partitions move after so long; also how long a closed member's do, as static
-/// members do not sign off.
-const SESSION_TIMEOUT_MS: &str = "10000";
 /// Above the largest event with its headers.
 const MESSAGE_BYTES_MAX: &str = "8388608";
 /// Longest pause between two attempts to reach a broker.
@@ -62,6 +61,8 @@ pub struct KafkaConfig {
     pub extra: BTreeMap<String, String>,
     /// Where the token of the mechanism OAUTHBEARER stands; read again whenever one is needed.
     pub oauth_token_file: Option<TokenFile>,
+    /// How consumers take part in their groups.
+    pub group_protocol: GroupProtocol,
     /// Topic settings over ours, for topics that [`Broker::create_topics`] makes; `replicas` is the
     /// replication factor (the brokers' default without it).
     pub topic: BTreeMap<String, String>,
@@ -94,13 +95,16 @@ impl fmt::Debug for KafkaBroker {
 fn class_of(code: Code) -> ErrorClass {
     use Code as C;
     match code {
-        C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::FencedInstanceId | C::UnknownMemberId => {
-            ErrorClass::Fenced
-        }
+        C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::FencedInstanceId => ErrorClass::Fenced,
         // The group moves on; whether the partition is still ours, the next event tells.
-        C::IllegalGeneration | C::RebalanceInProgress | C::AssignmentLost | C::PurgeQueue | C::PurgeInflight => {
-            ErrorClass::AbortTxn
-        }
+        C::IllegalGeneration
+        | C::StaleMemberEpoch
+        | C::FencedMemberEpoch
+        | C::UnknownMemberId
+        | C::RebalanceInProgress
+        | C::AssignmentLost
+        | C::PurgeQueue
+        | C::PurgeInflight => ErrorClass::AbortTxn,
         C::BrokerTransportFailure
         | C::DestroyBroker
         | C::AllBrokersDown
