@@ -199,7 +199,15 @@ impl Shell<'_> {
                     }
                     None
                 }
-                Command::Recover(partition) => Some(self.recover(log, partition).await?),
+                // It waits for others' transactions, longer than a drain may; nothing is lost if it is left.
+                Command::Recover(partition) => {
+                    let stop = &self.control.stop;
+                    tokio::select! {
+                        biased;
+                        () = stop.raised() => return Ok(()),
+                        recovered = self.recover(log, partition) => Some(recovered?),
+                    }
+                }
                 Command::Commit(txn) => self.commit(log, txn, last_at).await?,
             };
             if let Some(event) = answer {
@@ -287,3 +295,6 @@ impl Shell<'_> {
         self.meter.retried();
     }
 }
+
+#[cfg(test)]
+mod tests;

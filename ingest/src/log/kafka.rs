@@ -137,6 +137,19 @@ fn class_of(code: Code) -> ErrorClass {
     }
 }
 
+/// Whether a step that was refused so would be refused again.
+fn is_lasting(code: Code) -> bool {
+    use Code as C;
+    matches!(
+        code,
+        C::MessageSizeTooLarge
+            | C::InvalidRecord
+            | C::TopicAuthorizationFailed
+            | C::GroupAuthorizationFailed
+            | C::TransactionalIdAuthorizationFailed
+    )
+}
+
 /// An error of librdkafka as the log tells it; `client` knows what a fatal one was, and its context why
 /// brokers that do not answer may have refused us.
 fn failed<C: Common>(what: impl Into<String>, error: &KafkaError, client: &Client<C>) -> LogError {
@@ -145,7 +158,7 @@ fn failed<C: Common>(what: impl Into<String>, error: &KafkaError, client: &Clien
         (_, Some((code, _))) => class_of(*code),
         (KafkaError::Transaction(e), _) if e.is_retriable() => ErrorClass::Retry { after_ms: 500 },
         (KafkaError::Transaction(e), _) => match class_of(e.code()) {
-            ErrorClass::Fatal if e.txn_requires_abort() => ErrorClass::AbortTxn,
+            ErrorClass::Fatal if e.txn_requires_abort() && !is_lasting(e.code()) => ErrorClass::AbortTxn,
             class => class,
         },
         (error, _) => error.rdkafka_error_code().map_or(ErrorClass::Fatal, class_of),

@@ -8,12 +8,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use super::custody;
-
-/// Longest wait for something that must happen.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The value of a variable that tells where a server is.
 pub(crate) fn variable(name: &str, how: &str) -> String {
@@ -47,13 +43,18 @@ pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Ended already, if the test got so far.
-        let _gone = self.0.kill();
-        let _status = self.0.wait();
+        self.end();
     }
 }
 
 impl Running {
+    /// SIGKILL, until it is gone and its ports are free.
+    pub(crate) fn end(&mut self) {
+        // Ended already, if the test got so far.
+        let _gone = self.0.kill();
+        let _status = self.0.wait();
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) fn drained(mut self) -> Option<i32> {
         let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
@@ -62,15 +63,18 @@ impl Running {
     }
 }
 
+/// Whether a process has ended; its ports are free then, as its memory is.
+pub(crate) fn is_gone(pid: i32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    state.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+}
+
 /// SIGKILL, until the process is gone; nothing if there is none any more.
 pub(crate) fn kill(pid: i32) {
     let Some(id) = rustix::process::Pid::from_raw(pid) else { return };
     let _gone = rustix::process::kill_process(id, rustix::process::Signal::KILL);
-    // Its ports are free once its memory is: a process that is no child of ours cannot be waited for.
-    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    while state().rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z')) {
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    // A process that is no child of ours cannot be waited for.
+    super::until(&mut (), "gone", |()| is_gone(pid), |()| pid.to_string());
 }
 
 /// ClickHouse's engine as a server.
@@ -180,10 +184,15 @@ impl Installation {
         Running(command.stdout(Stdio::null()).stderr(said).spawn().expect("a role"))
     }
 
-    /// The last of what a role said.
-    pub(crate) fn said(&self, arguments: &[&str]) -> String {
+    /// Everything that a role said.
+    pub(crate) fn log_of(&self, arguments: &[&str]) -> String {
         let path = self.dir.path().join(format!("{}.log", arguments.join("-")));
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// The last of it.
+    pub(crate) fn said(&self, arguments: &[&str]) -> String {
+        let text = self.log_of(arguments);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
@@ -199,11 +208,7 @@ impl Installation {
     }
 
     pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < deadline, "not {what} within {PATIENCE:?}");
-            std::thread::yield_now();
-        }
+        super::until(&mut (), what, |()| holds(), |()| String::new());
     }
 }
 

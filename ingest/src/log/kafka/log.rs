@@ -191,6 +191,13 @@ impl KafkaLog {
         Ok(list)
     }
 
+    /// Ends a transaction of this member that could not be decided: what it wrote is read after it only.
+    async fn settle(&self) -> Result<(), LogError> {
+        let transactions = Arc::clone(&self.transactions);
+        blocking("end of a transaction", move || transactions.lock().unwrap_or_else(PoisonError::into_inner).settle())
+            .await
+    }
+
     /// Commits a position by the group's own protocol.
     async fn commit_plain(&self, partition: PartitionId, committed: &Committed) -> Result<(), LogError> {
         let list = self.offsets(partition, committed)?;
@@ -241,8 +248,9 @@ impl Log for KafkaLog {
         if !state.topic.is_compacted() {
             return Err(LogError::fatal(format!("restore of {}", name(state)), "the topic is not compacted"));
         }
-        let inner = Arc::clone(&self.inner);
-        blocking("restore", move || restore(&inner, state)).await
+        self.settle().await?;
+        let (inner, closing) = (Arc::clone(&self.inner), Arc::clone(&self.closing));
+        blocking("restore", move || restore(&inner, state, &closing)).await
     }
 
     async fn commit(&mut self, mut txn: Txn) -> Result<(), LogError> {
@@ -280,6 +288,7 @@ impl Log for KafkaLog {
     }
 
     async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {
+        self.settle().await?;
         let (inner, consumer) = (Arc::clone(&self.inner), Arc::clone(&self.consumer));
         blocking("committed offset", move || committed_by(&inner, &consumer, partition)).await
     }
@@ -313,20 +322,22 @@ impl Log for KafkaLog {
     }
 }
 
-/// Every live entry of a state partition, after every transaction in it has been decided.
-fn restore(inner: &Inner, state: PartitionId) -> Result<Vec<(Bytes, Bytes)>, LogError> {
+/// Every live entry of a state partition, after every transaction in it has been decided. `closing` ends it
+/// early: the handle is gone.
+fn restore(inner: &Inner, state: PartitionId, closing: &AtomicBool) -> Result<Vec<(Bytes, Bytes)>, LogError> {
     let (wire, number) = (inner.topic(state.topic), state.partition as i32);
     let what = || format!("restore of {}", name(state));
     inner.count_of(state.topic)?;
     let consumer = client(inner, "restore")?;
     let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
-    let (first, end) = decided(inner, &consumer, &wire, number).map_err(refuse)?.ok_or_else(|| undecided(what()))?;
+    let bounds = decided(inner, &consumer, &wire, number, closing).map_err(refuse)?;
+    let (first, end) = bounds.ok_or_else(|| undecided(what()))?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&wire, number, Offset::Offset(first)).map_err(refuse)?;
     let mut entries = BTreeMap::new();
     if first < end {
         consumer.assign(&list).map_err(refuse)?;
-        read_entries(&consumer, &mut entries, what)?;
+        read_entries(&consumer, &mut entries, closing, what)?;
     }
     Ok(entries.into_iter().collect())
 }
@@ -341,10 +352,11 @@ fn decided(
     committed: &BaseConsumer<Context>,
     wire: &str,
     number: i32,
+    closing: &AtomicBool,
 ) -> Result<Option<(i64, i64)>, KafkaError> {
     let (_, high) = inner.meta().fetch_watermarks(wire, number, ANSWER_WAIT)?;
     let deadline = std::time::Instant::now() + RESTORE_WAIT;
-    while std::time::Instant::now() < deadline {
+    while std::time::Instant::now() < deadline && !closing.load(Ordering::Acquire) {
         let (first, stable) = committed.fetch_watermarks(wire, number, ANSWER_WAIT)?;
         if stable >= high {
             return Ok(Some((first, stable)));
@@ -357,6 +369,7 @@ fn decided(
 fn read_entries(
     consumer: &BaseConsumer<Context>,
     entries: &mut BTreeMap<Bytes, Bytes>,
+    closing: &AtomicBool,
     what: impl Fn() -> String,
 ) -> Result<(), LogError> {
     let mut silent_since = std::time::Instant::now();
@@ -379,7 +392,7 @@ fn read_entries(
             }
             None => {}
         }
-        if silent_since.elapsed() > RESTORE_WAIT {
+        if silent_since.elapsed() > RESTORE_WAIT || closing.load(Ordering::Acquire) {
             return Err(LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what(), "the brokers do not answer"));
         }
     }

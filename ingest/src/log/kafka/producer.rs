@@ -24,9 +24,12 @@ use crate::log::{Appender, ErrorClass, LogError};
 /// the transaction's own timeout, so that the brokers have decided by then.
 const DECIDE_WAIT: Duration = Duration::from_secs(30);
 
-/// How long an abort is waited for. After a rebalance librdkafka has been seen to wait 30 s for one, and
-/// every reader of this member's partitions with it; the next producer ends the transaction at once.
+/// How long an abort is waited for: every reader of this member's partitions waits with it, and the next
+/// producer ends the transaction too.
 const ABORT_WAIT: Duration = Duration::from_secs(3);
+/// How long one call for an abort takes at most. It waits for the delivery reports of what was on its way,
+/// and hears of none: they are heard between two calls only.
+const ABORT_SLICE: Duration = Duration::from_millis(100);
 
 /// Between two looks at what has been delivered.
 const DELIVERY_WAIT_MS: i32 = 1;
@@ -103,6 +106,11 @@ impl Transactions {
         self.producer.as_ref().ok_or_else(|| LogError::fatal("producer", "it was not made"))
     }
 
+    /// Ends what a producer that was given up left open: until then nobody reads behind it.
+    pub(super) fn settle(&mut self) -> Result<(), LogError> {
+        self.producer().map(|_| ())
+    }
+
     /// Writes `records` and `offsets` in one transaction.
     pub(super) fn write(
         &mut self,
@@ -116,7 +124,7 @@ impl Transactions {
         let written = transact(producer, &inner, records, offsets, group);
         let Err(error) = written else { return Ok(()) };
         let mut failure = failed(what, &error, producer.client());
-        let aborted = until_decided(producer, ABORT_WAIT, |wait| producer.abort_transaction(wait)).is_ok();
+        let aborted = until_decided(producer, ABORT_WAIT, |_| producer.abort_transaction(ABORT_SLICE)).is_ok();
         if !aborted || producer.client().fatal_error().is_some() {
             self.producer = None;
         }
@@ -137,14 +145,16 @@ fn transact(
 ) -> KafkaResult<()> {
     producer.begin_transaction()?;
     fail::fail_point!("stage.begun");
-    for (to, record) in records {
+    'records: for (to, record) in records {
         let wire = inner.topic(to.topic);
         let mut next = message(record, *to, &wire, ());
         while let Err((error, same)) = producer.send(next) {
-            if !is_full(&error) {
-                return Err(error);
+            match error {
+                KafkaError::MessageProduction(Code::QueueFull) => producer.poll(Duration::from_millis(10)),
+                // The transaction has failed meanwhile: the next call says of what.
+                KafkaError::MessageProduction(Code::State) => break 'records,
+                error => return Err(error),
             }
-            producer.poll(Duration::from_millis(10));
             next = same;
         }
     }
