@@ -29,6 +29,8 @@ pub struct LogSection {
     pub namespace: String,
     /// Partitions of the events topic.
     pub partitions: u32,
+    /// Generation of the topics.
+    pub generation: u32,
     /// librdkafka settings.
     pub librdkafka: Settings,
     /// librdkafka settings whose values stand in files.
@@ -45,6 +47,7 @@ impl Default for LogSection {
             url: "local".to_owned(),
             namespace: String::new(),
             partitions: 4,
+            generation: 1,
             librdkafka: Settings::default(),
             librdkafka_file: Settings::default(),
             oauth_token_file: PathBuf::new(),

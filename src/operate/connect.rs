@@ -41,6 +41,7 @@ pub fn kafka(config: &Config) -> anyhow::Result<Option<KafkaConfig>> {
         oauth_token_file: given(&config.log.oauth_token_file).map(|path| TokenFile { path, clock: clock::now }),
         topic: config.log.topic.0.clone(),
         namespace: config.log.namespace.clone(),
+        generation: config.log.generation,
     }))
 }
 

@@ -11,6 +11,7 @@ mod open;
 mod roles;
 mod signals;
 mod supervise;
+pub(crate) mod topology;
 #[cfg(test)]
 mod tests;
 
@@ -143,6 +144,7 @@ async fn run_roles<B: Broker>(
     }
     let interval = Duration::from_millis(config.telemetry.lag_interval_ms);
     let lag = tokio::spawn(lag::watch(broker.clone(), control.metrics.partitions.clone(), interval));
+    let topology = topology::watch(broker, config, role);
     health.started.raise();
     tracing::info!(role = role.name(), instance = control.identity.instance, "started");
     let outcome = tokio::select! {
@@ -150,6 +152,7 @@ async fn run_roles<B: Broker>(
         () = stop => Ok(()),
         outcome = intake.ended() => outcome,
         outcome = rest.ended() => outcome,
+        why = topology => Err(why),
     };
     health.draining.raise();
     tracing::info!("draining");

@@ -54,6 +54,8 @@ pub(super) struct GroupContext {
     pub(super) commands: Mutex<mpsc::Receiver<Command>>,
     /// The handle is gone: nobody will finish anything.
     pub(super) closing: Arc<AtomicBool>,
+    /// Number of the first partition: here and on the queue, partitions have our numbers, not the brokers'.
+    pub(super) first: u32,
 }
 
 pub(super) type GroupConsumer = BaseConsumer<GroupContext>;
@@ -74,8 +76,8 @@ impl ConsumerContext for GroupContext {
     }
 }
 
-fn numbers(list: &TopicPartitionList) -> Vec<u32> {
-    let mut numbers: Vec<u32> = list.elements().iter().map(|e| e.partition() as u32).collect();
+fn numbers(list: &TopicPartitionList, first: u32) -> Vec<u32> {
+    let mut numbers: Vec<u32> = list.elements().iter().map(|e| first + e.partition() as u32).collect();
     numbers.sort_unstable();
     numbers
 }
@@ -91,7 +93,7 @@ impl GroupContext {
                 _ => self.persist(consumer, || consumer.fetch_watermarks(topic, partition, ANSWER_WAIT))?.0,
             };
             assigned.add_partition_offset(topic, partition, Offset::Offset(next))?;
-            starts.push((partition as u32, next as u64));
+            starts.push((self.first + partition as u32, next as u64));
         }
         starts.sort_unstable();
         match consumer.rebalance_protocol() {
@@ -132,7 +134,7 @@ impl GroupContext {
     }
 
     fn revoke(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
-        let gone = numbers(list);
+        let gone = numbers(list, self.first);
         let closing = self.closing.load(Ordering::Acquire);
         if !gone.is_empty() && !closing {
             let lost = consumer.assignment_lost();
@@ -169,7 +171,7 @@ impl GroupContext {
         let topic = topics.elements().first().map(|e| e.topic().to_owned()).unwrap_or_default();
         let deadline = Instant::now() + SEEK_WAIT;
         loop {
-            let moved = consumer.seek(&topic, partition as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
+            let moved = consumer.seek(&topic, (partition - self.first) as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
             match moved {
                 Ok(()) => {
                     self.inbox.tell(|queue| queue.restart(partition));
@@ -243,11 +245,11 @@ fn poll_many(context: &GroupContext, consumer: &GroupConsumer, topic: Topic) {
         wait = Duration::ZERO;
         match polled {
             Ok(message) => {
-                let partition = message.partition() as u32;
+                let partition = context.first + message.partition() as u32;
                 let record = record(&message, PartitionId { topic, partition });
                 context.inbox.lock().push(partition, record);
             }
-            Err(KafkaError::PartitionEOF(partition)) => context.inbox.lock().end(partition as u32),
+            Err(KafkaError::PartitionEOF(partition)) => context.inbox.lock().end(context.first + partition as u32),
             Err(error) => refuse(context, consumer, &error),
         }
     }
