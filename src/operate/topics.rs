@@ -98,7 +98,8 @@ pub fn judge(seen: &[Seen], partitions: u32) -> Vec<Complaint> {
             Some(held) if held != wanted => complain(
                 Severity::Failure,
                 format!("it has {held} partitions, the configuration asks for {wanted}"),
-                "set log.partitions to what the events topic has; `custody topics migrate` makes more of them".to_owned(),
+                "set log.partitions to what the events topic has; `custody topics migrate` makes more of them"
+                    .to_owned(),
             ),
             Some(_) => {}
         }

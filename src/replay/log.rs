@@ -59,7 +59,15 @@ pub async fn open<B: Broker>(
     }
     let appender = broker.appender().await?;
     let ticks = Ticks::default();
-    Ok(IntoLog { appender, partitions, generation: None, ticks, ticks_written: 0, waiting: Vec::new(), waiting_bytes: 0 })
+    Ok(IntoLog {
+        appender,
+        partitions,
+        generation: None,
+        ticks,
+        ticks_written: 0,
+        waiting: Vec::new(),
+        waiting_bytes: 0,
+    })
 }
 
 impl<A: Appender> IntoLog<A> {

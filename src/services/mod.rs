@@ -11,9 +11,9 @@ mod open;
 mod roles;
 mod signals;
 mod supervise;
-pub(crate) mod topology;
 #[cfg(test)]
 mod tests;
+pub(crate) mod topology;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use schemas::topic::Topic;
 use support::agent::Agent;
 use support::installation::{Installation, Running, free_port, run};
 use support::{custody, up};
@@ -92,7 +94,10 @@ impl World {
 }
 
 /// The tool beside the test; what it says comes line by line.
-struct Tool(Running, std::io::Lines<BufReader<std::process::ChildStdout>>);
+struct Tool(
+    #[allow(dead_code, reason = "ended with the test")] Running,
+    std::io::Lines<BufReader<std::process::ChildStdout>>,
+);
 
 impl Tool {
     fn start(mut command: Command) -> Self {
@@ -114,6 +119,41 @@ impl Tool {
 }
 
 #[test]
+fn a_topic_that_is_given_partitions_from_outside_stops_its_roles() {
+    let world = World::start();
+    let config = world.config(1, 2);
+    let (code, text) = world.topics(&["create"], &config);
+    assert_eq!(code, Some(0), "{text}");
+    let all = ROLES.iter().copied().chain([&["gateway"][..]]);
+    let mut roles: Vec<(&[&str], Running)> = all.map(|r| (r, world.installation.role(r, &config))).collect();
+    world.installation.until("migrated", || world.installation.count("1") == "0");
+    let is_ready = || std::net::TcpStream::connect(&world.intake).is_ok();
+    world.installation.until("listening", is_ready);
+    let append = KafkaConfig {
+        bootstrap: world.installation.kafka.clone(),
+        namespace: world.installation.namespace.clone(),
+        ..KafkaConfig::default()
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let broker = KafkaBroker::new(append).expect("a broker");
+        broker.add_partitions(Topic::Events, 3).await.expect("a third partition");
+    });
+    for (role, running) in &mut roles {
+        let deadline = Instant::now() + PATIENCE;
+        let code = loop {
+            match running.0.try_wait().expect("a process") {
+                Some(status) => break status.code(),
+                None => assert!(Instant::now() < deadline, "{role:?} goes on: {}", world.installation.said(role)),
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        };
+        let said = world.installation.said(role);
+        assert!(code != Some(0) && said.contains("partitions") && said.contains("custody topics migrate"), "{said}");
+    }
+}
+
+#[test]
 fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     let world = World::start();
     let (old, wrong, new) = (world.config(1, 4), world.config(1, 8), world.config(2, 8));
@@ -125,21 +165,32 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     let mut roles: Vec<Running> = ROLES.iter().map(|r| role(r, &old)).collect();
     let gateway = role(&&["gateway"][..], &old);
     world.installation.until("migrated", || world.installation.count("1") == "0");
-    let agent =
-        Agent::start_wide("load", &world.intake, &world.installation.dir.path().join("spool"), None, 20);
+    let agent = Agent::start_wide("load", &world.intake, &world.installation.dir.path().join("spool"), None, 20);
     world.until_rows(1_000, "four partitions");
     let (code, text) = world.topics(&["migrate", "--partitions", "8"], &old);
     assert!(code == Some(0) && text.contains("custody.events.v2"), "{text}");
     assert_eq!(world.topics(&["migrate", "--partitions", "3"], &old).0, Some(2), "fewer are refused");
 
-    let mut command = custody();
-    command.args(["topics", "migrate", "--execute", "--partitions", "8", "--config"]).arg(&old);
+    let migrate = || {
+        let mut command = custody();
+        command.args(["topics", "migrate", "--execute", "--partitions", "8", "--config"]).arg(&old);
+        Tool::start(command)
+    };
     let begun = Instant::now();
-    let mut tool = Tool::start(command);
+    let mut tool = migrate();
+    tool.until("is closed");
+    // SIGKILL, here and further on: the next one goes on where it stood.
+    drop(tool);
+    let mut tool = migrate();
     tool.until("intake is open");
     let paused = begun.elapsed();
     drop(gateway);
     let second = role(&&["gateway"][..], &new);
+    tool.until("custody-completeness: ");
+    drop(tool);
+    let (code, text) = world.topics(&["migrate", "--execute", "--partitions", "16"], &old);
+    assert!(code == Some(2) && text.contains("go on with --partitions 8"), "{text}");
+    let mut tool = migrate();
     tool.until("done:");
     println!("migrate: intake paused {:.1} s, rows {:.1} s", paused.as_secs_f64(), begun.elapsed().as_secs_f64());
     drop(tool);
@@ -164,7 +215,11 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     assert_eq!(value(counts), format!("{sent}\t{sent}\t{sent}"));
     let spanning = "SELECT count() FROM (SELECT session_id FROM custody.events WHERE agent_id = 'load' GROUP BY session_id \
                     HAVING min(src_partition) < 4 AND max(src_partition) >= 100000)";
-    assert!(value(spanning).parse::<u64>().expect("a count") >= 10, "sessions that span the switch: {}", value(spanning));
+    assert!(
+        value(spanning).parse::<u64>().expect("a count") >= 10,
+        "sessions that span the switch: {}",
+        value(spanning)
+    );
     let partitions = "SELECT uniqExact(src_partition) FROM custody.events WHERE src_partition >= 100000";
     assert_eq!(value(partitions), "8");
     let all = value("SELECT count() FROM custody.events").parse::<u64>().expect("a count");

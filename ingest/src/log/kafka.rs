@@ -4,8 +4,8 @@
 //! (KIP-447), consumers read committed records only. The broker keeps time in milliseconds, and takes
 //! time 0 for "now". It does not retry for ever: the error's class tells the caller to.
 
-mod consumer;
 mod closing;
+mod consumer;
 mod context;
 mod log;
 mod noise;

@@ -21,7 +21,8 @@ use crate::stage::StateError;
 use crate::watermark::Barrier;
 
 const SECOND_LEDGER: &str = "ledgers of a session that a second partition had too";
-const SECOND_REPEATS: &str = "pages of repeats of a writer's events outside of sessions that a second partition had too";
+const SECOND_REPEATS: &str =
+    "pages of repeats of a writer's events outside of sessions that a second partition had too";
 
 /// Re-keys the state of the stage `completeness`.
 ///

@@ -31,8 +31,7 @@ type Entries = BTreeMap<(u32, Bytes), Bytes>;
 impl Migration<'_> {
     /// Carries everything over.
     pub(super) async fn carry(&self) -> anyhow::Result<()> {
-        let change =
-            Change { from: self.from(), to: self.request.partitions, first: self.old.first_partition() };
+        let change = Change { from: self.from(), to: self.request.partitions, first: self.old.first_partition() };
         for (place, rekey) in STAGES {
             let Some(topic) = place.state else { continue };
             self.create(topic).await?;

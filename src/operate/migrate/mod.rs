@@ -135,7 +135,10 @@ impl<'a> Migration<'a> {
             let wanted = partitions_of(topic, self.request.partitions);
             let found = self.new.partitions_now(topic).await?.unwrap_or(wanted);
             let name = self.new.wire_name(topic);
-            anyhow::ensure!(found == wanted, "{name} exists with {found} partitions and would have {wanted}: delete it");
+            anyhow::ensure!(
+                found == wanted,
+                "{name} exists with {found} partitions and would have {wanted}: delete it"
+            );
         }
         Ok(())
     }
@@ -160,8 +163,13 @@ impl<'a> Migration<'a> {
         let letters = self.open_letters().await?;
         say(format_args!("  dead letters  {letters} open"));
         let first = first_partition(new);
-        say(STEPS.replace("{old}", &old.to_string()).replace("{new}", &new.to_string()).replace("{to}", &to.to_string()));
-        say(format_args!("Partitions of generation {new} have numbers from {first} on in archive, tables and findings."));
+        say(STEPS
+            .replace("{old}", &old.to_string())
+            .replace("{new}", &new.to_string())
+            .replace("{to}", &to.to_string()));
+        say(format_args!(
+            "Partitions of generation {new} have numbers from {first} on in archive, tables and findings."
+        ));
         for obstacle in self.obstacles().await? {
             say(format_args!("NOT YET: {obstacle}"));
         }
@@ -182,7 +190,8 @@ impl<'a> Migration<'a> {
                  list`, or leave them where they are with --leave-dead-letters"
             ));
         }
-        for reader in self.lags().await?.into_iter().filter(|r| r.partitions_unread > 0 && r.committed_next.is_empty()) {
+        for reader in self.lags().await?.into_iter().filter(|r| r.partitions_unread > 0 && r.committed_next.is_empty())
+        {
             obstacles.push(format!(
                 "{} ({}) has never read {}: start it, or say --without {} if this installation does not run it",
                 reader.role, reader.group, reader.topic, reader.role
@@ -241,7 +250,9 @@ impl<'a> Migration<'a> {
         let tick = Duration::from_millis(self.config.gateway.tick_interval_ms);
         // As many as a look of theirs, the drain of a request, and a round of ticks take.
         let quiet = 3 * tick.max(topology::INTERVAL);
-        say(format_args!("waiting until intake has stopped: gateways end by themselves, nothing may come for {quiet:?}"));
+        say(format_args!(
+            "waiting until intake has stopped: gateways end by themselves, nothing may come for {quiet:?}"
+        ));
         let begun = tokio::time::Instant::now();
         let (mut ends, mut since) = (self.ends().await?, begun);
         while since.elapsed() < quiet {

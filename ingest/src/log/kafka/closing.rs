@@ -35,6 +35,21 @@ impl KafkaBroker {
         Self::new(KafkaConfig { generation, ..self.inner.config.clone() })
     }
 
+    /// Gives a topic more partitions, as an administrator's tools do, and as Custody never does.
+    ///
+    /// # Errors
+    /// The brokers do not answer, or refuse.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn add_partitions(&self, topic: Topic, count: u32) -> Result<(), LogError> {
+        let wire = self.inner.topic(topic);
+        let admin = self.inner.admin()?;
+        let more = [rdkafka::admin::NewPartitions::new(&wire, count as usize)];
+        let answer = admin.create_partitions(&more, &AdminOptions::new()).await;
+        let answer = answer.map_err(|e| failed("more partitions", &e, admin.inner()))?;
+        let refused = answer.into_iter().find_map(Result::err);
+        refused.map_or(Ok(()), |(_, code)| Err(LogError::new(class_of(code), "more partitions", code.to_string())))
+    }
+
     /// Generation of its topics.
     pub fn generation(&self) -> u32 {
         self.inner.generation()

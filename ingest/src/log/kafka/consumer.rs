@@ -171,7 +171,8 @@ impl GroupContext {
         let topic = topics.elements().first().map(|e| e.topic().to_owned()).unwrap_or_default();
         let deadline = Instant::now() + SEEK_WAIT;
         loop {
-            let moved = consumer.seek(&topic, (partition - self.first) as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
+            let moved =
+                consumer.seek(&topic, (partition - self.first) as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
             match moved {
                 Ok(()) => {
                     self.inbox.tell(|queue| queue.restart(partition));
