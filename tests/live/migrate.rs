@@ -29,8 +29,8 @@ struct World {
 }
 
 impl World {
-    fn start() -> Self {
-        let installation = Installation::start("migrate");
+    fn start(name: &str) -> Self {
+        let installation = Installation::start(name);
         std::fs::write(installation.dir.path().join("pii.key"), [7; 32]).expect("a key");
         Self { installation, intake: format!("127.0.0.1:{}", free_port()) }
     }
@@ -120,7 +120,7 @@ impl Tool {
 
 #[test]
 fn a_topic_that_is_given_partitions_from_outside_stops_its_roles() {
-    let world = World::start();
+    let world = World::start("altered");
     let config = world.config(1, 2);
     let (code, text) = world.topics(&["create"], &config);
     assert_eq!(code, Some(0), "{text}");
@@ -155,7 +155,7 @@ fn a_topic_that_is_given_partitions_from_outside_stops_its_roles() {
 
 #[test]
 fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
-    let world = World::start();
+    let world = World::start("migrate");
     let (old, wrong, new) = (world.config(1, 4), world.config(1, 8), world.config(2, 8));
     let (code, text) = world.topics(&["create"], &old);
     assert_eq!(code, Some(0), "{text}");

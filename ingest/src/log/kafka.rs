@@ -454,15 +454,7 @@ impl Broker for KafkaBroker {
 
     async fn successor(&self) -> Result<Successor, LogError> {
         let inner = Arc::clone(&self.inner);
-        blocking("metadata of topics", move || {
-            let of = |topic| inner.ask_count(&inner.topic_of(topic, inner.generation() + 1));
-            Ok(Successor {
-                announced: of(Successor::FIRST)?,
-                is_open: of(Topic::Events)?.is_some(),
-                is_complete: of(Successor::LAST)?.is_some(),
-            })
-        })
-        .await
+        blocking("metadata of topics", move || closing::successor(&inner)).await
     }
 
     async fn consumer(&self, group: &str, topic: Topic, instance: &str) -> Result<Self::Log, LogError> {

@@ -19,7 +19,7 @@ use super::log::restore;
 use super::outside::client;
 use super::producer::{KafkaAppender, TOO_LARGE};
 use super::{ANSWER_WAIT, Inner, KafkaBroker, KafkaConfig, blocking, class_of, failed, name};
-use crate::log::{ErrorClass, LogError};
+use crate::log::{ErrorClass, LogError, Successor};
 
 /// Largest record that a topic takes, bytes.
 const SIZE: &str = "max.message.bytes";
@@ -156,6 +156,16 @@ impl KafkaBroker {
         let message = "it still takes records though it was closed; check the topic's max.message.bytes";
         Err(LogError::new(ErrorClass::Fatal, name(partition), message))
     }
+}
+
+/// What there is of the next generation.
+pub(super) fn successor(inner: &Inner) -> Result<Successor, LogError> {
+    let of = |topic| inner.ask_count(&inner.topic_of(topic, inner.generation() + 1));
+    Ok(Successor {
+        announced: of(Successor::FIRST)?,
+        is_open: of(Topic::Events)?.is_some(),
+        is_complete: of(Successor::LAST)?.is_some(),
+    })
 }
 
 /// What was set for the topic itself.
