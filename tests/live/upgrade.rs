@@ -60,11 +60,11 @@ impl World {
         config
     }
 
-    fn old(&self, role: &[&str], instance: &str) -> Running {
+    fn older(&self, role: &[&str], instance: &str) -> Running {
         self.installation.role_of(Command::new(&self.old), role, &self.config(instance))
     }
 
-    fn new(&self, role: &[&str], instance: &str) -> Running {
+    fn newer(&self, role: &[&str], instance: &str) -> Running {
         self.installation.role(role, &self.config(instance))
     }
 
@@ -111,24 +111,24 @@ fn an_upgrade_and_the_way_back_lose_nothing_and_double_nothing() {
     let (code, text) = run(Command::new(&world.old).args(["topics", "create", "--config"]).arg(&config));
     assert_eq!(code, Some(0), "{text}");
     // Two instances share a spool's sessions, not an address: intake is one process, ended and started.
-    let gateway = world.old(&["gateway"], "old");
-    let first: Vec<Running> = ROLES.iter().map(|role| world.old(role, "old")).collect();
+    let gateway = world.older(&["gateway"], "old");
+    let first: Vec<Running> = ROLES.iter().map(|role| world.older(role, "old")).collect();
     world.installation.until("migrated", || world.installation.count("1") == "0");
     let agent = Agent::start_wide("load", &world.intake, &world.installation.dir.path().join("spool"), None, 20);
     world.settle("the older version");
 
-    let second: Vec<Running> = ROLES.iter().map(|role| world.new(role, "new")).collect();
+    let second: Vec<Running> = ROLES.iter().map(|role| world.newer(role, "new")).collect();
     world.settle("both versions");
     world.end(first, "the older version");
     assert_eq!(gateway.drained(), Some(0), "{}", world.installation.said(&["gateway"]));
-    let gateway = world.new(&["gateway"], "old");
+    let gateway = world.newer(&["gateway"], "old");
     world.settle("the newer version");
 
-    let back: Vec<Running> = ROLES.iter().map(|role| world.old(role, "old")).collect();
+    let back: Vec<Running> = ROLES.iter().map(|role| world.older(role, "old")).collect();
     world.settle("both versions on the way back");
     world.end(second, "the newer version");
     assert_eq!(gateway.drained(), Some(0), "{}", world.installation.said(&["gateway"]));
-    let gateway = world.old(&["gateway"], "old");
+    let gateway = world.older(&["gateway"], "old");
     world.settle("the older version again");
 
     let sent = agent.finish();
