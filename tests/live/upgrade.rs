@@ -56,7 +56,10 @@ impl World {
             self.intake,
         );
         let config = base.join(format!("{instance}.toml"));
-        std::fs::write(&config, text).expect("a configuration");
+        // Once: a role that is starting reads it.
+        if !config.exists() {
+            std::fs::write(&config, text).expect("a configuration");
+        }
         config
     }
 

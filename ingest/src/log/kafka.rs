@@ -282,16 +282,20 @@ impl Inner {
     }
 
     fn ask_count(&self, wire: &str) -> Result<Option<u32>, LogError> {
-        let what = || format!("metadata of {wire}");
+        let refused = |code: Code| LogError::new(class_of(code), format!("metadata of {wire}"), code.to_string());
+        self.seen(wire)?.map_err(refused)
+    }
+
+    /// Partitions of a topic by its name on the wire, or why the brokers do not say.
+    fn seen(&self, wire: &str) -> Result<Result<Option<u32>, Code>, LogError> {
         let fetched = self.meta().fetch_metadata(Some(wire), ANSWER_WAIT);
-        let fetched = fetched.map_err(|e| self.meta_failed(what(), &e))?;
-        let Some(found) = fetched.topics().iter().find(|t| t.name() == wire) else { return Ok(None) };
-        match found.error().map(Code::from) {
-            None if found.partitions().is_empty() => Ok(None),
-            None => Ok(Some(found.partitions().len() as u32)),
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
-            Some(code) => Err(LogError::new(class_of(code), what(), code.to_string())),
-        }
+        let fetched = fetched.map_err(|e| self.meta_failed(format!("metadata of {wire}"), &e))?;
+        let found = fetched.topics().iter().find(|t| t.name() == wire);
+        Ok(match found.map(|found| (found.error().map(Code::from), found.partitions().len() as u32)) {
+            None | Some((None, 0) | (Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _)) => Ok(None),
+            Some((None, count)) => Ok(Some(count)),
+            Some((Some(code), _)) => Err(code),
+        })
     }
 
     fn count_of(&self, topic: Topic) -> Result<u32, LogError> {
