@@ -363,6 +363,13 @@ log.retention.ms=-1
 log.retention.bytes=-1
 # A consumer group starts at its first member.
 group.initial.rebalance.delay.ms=0
+# A dead member is noticed in seconds: here nothing but tests dies. Clients choose theirs from 2 s on, and
+# the protocol of KIP-848 has the brokers' (by default 45 s, every 5 s).
+group.min.session.timeout.ms=2000
+group.consumer.min.session.timeout.ms=2000
+group.consumer.session.timeout.ms=6000
+group.consumer.min.heartbeat.interval.ms=500
+group.consumer.heartbeat.interval.ms=1000
 # A controlled shutdown takes the leader off every partition of a lone broker while its transaction
 # coordinator still works: it drops the commit markers of what is under way, and readers of committed
 # records wait for ever. Without one, a start after a stop waits until the old registration has run out:

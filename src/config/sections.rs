@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use ingest::log::kafka::GroupProtocol;
 use processors::anomaly::{FeaturesConfig, ScoreConfig};
 use processors::pii::{Policy, PolicySet};
 use schemas::codec::Codec;
@@ -31,6 +32,8 @@ pub struct LogSection {
     pub partitions: u32,
     /// Generation of the topics.
     pub generation: u32,
+    /// Protocol of the consumer groups.
+    pub group_protocol: GroupProtocol,
     /// librdkafka settings.
     pub librdkafka: Settings,
     /// librdkafka settings whose values stand in files.
@@ -48,6 +51,7 @@ impl Default for LogSection {
             namespace: String::new(),
             partitions: 4,
             generation: 1,
+            group_protocol: GroupProtocol::default(),
             librdkafka: Settings::default(),
             librdkafka_file: Settings::default(),
             oauth_token_file: PathBuf::new(),

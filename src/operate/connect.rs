@@ -39,6 +39,7 @@ pub fn kafka(config: &Config) -> anyhow::Result<Option<KafkaConfig>> {
         client_id: format!("custody-{}", config.instance()),
         extra,
         oauth_token_file: given(&config.log.oauth_token_file).map(|path| TokenFile { path, clock: clock::now }),
+        group_protocol: config.log.group_protocol,
         topic: config.log.topic.0.clone(),
         namespace: config.log.namespace.clone(),
         generation: config.log.generation,

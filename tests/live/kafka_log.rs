@@ -5,25 +5,41 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bytes::Bytes;
-use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use ingest::log::kafka::{GroupProtocol, KafkaBroker, KafkaConfig};
 use ingest::log::{Appender as _, Broker as _, ErrorClass, Log, LogEvent, Txn};
 use ingest::log_conformance;
 use schemas::record::{OutRecord, PartitionId, Record};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
-/// A broker on topics that nobody has used.
+/// A broker on topics that nobody has used, whose groups have the classic protocol.
 async fn fresh() -> (KafkaBroker, ()) {
+    broker(GroupProtocol::Classic)
+}
+
+fn broker(group_protocol: GroupProtocol) -> (KafkaBroker, ()) {
     let bootstrap = std::env::var("CUSTODY_TEST_KAFKA")
         .expect("CUSTODY_TEST_KAFKA is not set: start a broker with docker/kafka-local.sh and set it to host:port");
     let reachable = std::net::TcpStream::connect(&bootstrap);
     assert!(reachable.is_ok(), "no broker answers at CUSTODY_TEST_KAFKA={bootstrap}: {reachable:?}");
     let namespace = format!("test-{}.", uuid::Uuid::new_v4());
-    let config = KafkaConfig { bootstrap, client_id: "conformance".to_owned(), namespace, ..KafkaConfig::default() };
+    let client_id = "conformance".to_owned();
+    let config = KafkaConfig { bootstrap, client_id, namespace, group_protocol, ..KafkaConfig::default() };
     (KafkaBroker::new(config).unwrap(), ())
 }
 
 log_conformance!(fresh);
+
+/// KIP-848: the brokers assign, members are dynamic.
+mod consumer_protocol {
+    use super::*;
+
+    async fn fresh() -> (KafkaBroker, ()) {
+        broker(GroupProtocol::Consumer)
+    }
+
+    log_conformance!(fresh);
+}
 
 const SOURCE: PartitionId = PartitionId { topic: Topic::Events, partition: 0 };
 

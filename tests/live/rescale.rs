@@ -9,6 +9,7 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use support::agent::Agent;
@@ -16,63 +17,85 @@ use support::installation::{Installation, Running, free_port, run};
 use support::{custody, up};
 
 const PII: &[&str] = &["process", "pii"];
+const PARTITIONS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 struct World {
     installation: Installation,
     intake: String,
+    /// Further settings of the log.
+    log: &'static str,
     _gateway: Running,
     _load: Running,
-    /// Longest time in which no row came, since the last look.
+    /// Rows of each partition, and when the last of them came.
+    grown: [(u64, Instant); PARTITIONS],
+    /// Longest time in which a partition had no new row, since the last look.
     pause: Duration,
-    grown: (u64, Instant),
 }
 
 impl World {
-    fn start() -> Self {
-        let installation = Installation::start("rescale");
+    fn start(namespace: &str, log: &'static str) -> Self {
+        let installation = Installation::start(namespace);
         let intake = format!("127.0.0.1:{}", free_port());
-        let config = write_config(&installation, &intake, "one");
+        let config = write_config(&installation, &intake, "one", log);
         let (code, text) = run(custody().args(["topics", "create", "--config"]).arg(&config));
         assert_eq!(code, Some(0), "{text}");
         let (gateway, load) = (installation.role(&["gateway"], &config), installation.role(&["load"], &config));
         installation.until("migrated", || installation.count("1") == "0");
-        let grown = (0, Instant::now());
-        Self { installation, intake, _gateway: gateway, _load: load, pause: Duration::ZERO, grown }
+        let grown = [(0, Instant::now()); PARTITIONS];
+        Self { installation, intake, log, _gateway: gateway, _load: load, grown, pause: Duration::ZERO }
     }
 
     /// One more process of the stage.
     fn pii(&self, instance: &str) -> Running {
-        self.installation.role(PII, &write_config(&self.installation, &self.intake, instance))
+        self.installation.role(PII, &write_config(&self.installation, &self.intake, instance, self.log))
     }
 
-    fn rows(&mut self) -> u64 {
-        let rows = self.installation.count("agent_id = 'load'").parse().expect("a count");
-        self.pause = self.pause.max(self.grown.1.elapsed());
-        if rows > self.grown.0 {
-            self.grown = (rows, Instant::now());
+    /// Rows of each partition now.
+    fn look(&mut self) -> [u64; PARTITIONS] {
+        let counts = "SELECT src_partition, count() FROM custody.events WHERE agent_id = 'load' GROUP BY src_partition";
+        for line in self.installation.value(counts).lines() {
+            let (partition, rows) = line.split_once('\t').expect("two columns");
+            let rows: u64 = rows.parse().expect("a count");
+            let (held, at) = &mut self.grown[partition.parse::<usize>().expect("a partition")];
+            if rows > *held {
+                (*held, *at) = (rows, Instant::now());
+            }
         }
-        rows
+        let pause = self.grown.iter().map(|(_, at)| at.elapsed()).max().unwrap_or_default();
+        self.pause = self.pause.max(pause);
+        self.grown.map(|(rows, _)| rows)
     }
 
-    /// Goes on until rows of every session that began after now have come: every partition moves.
+    /// Goes on until every partition has new rows, and says how long one had none. Sessions of 40 events at
+    /// 200 a second: a partition waits for a session of its own for a second now and then.
     fn settle(&mut self, what: &str) {
-        let (from, begun) = (self.rows(), Instant::now());
+        let begun = Instant::now();
         self.pause = Duration::ZERO;
-        // Sessions of 40 events fall on all four partitions within some twenty of them.
-        while self.rows() < from + 1_500 {
+        let from = self.look();
+        while self.look().iter().zip(from).any(|(rows, from)| *rows < from + 200) {
             assert!(begun.elapsed() < PATIENCE, "{what}: no rows: {}", self.installation.said(PII));
             std::thread::park_timeout(Duration::from_millis(50));
         }
-        println!("rescale: {what}: longest pause of all rows {:.1} s", self.pause.as_secs_f64());
+        println!("rescale ({}): {what}: longest pause of a partition {:.1} s", self.log, self.pause.as_secs_f64());
+    }
+
+    /// Goes on until every row has come.
+    fn finish(&mut self, sent: u64) {
+        let begun = Instant::now();
+        while self.look().iter().sum::<u64>() < sent {
+            assert!(begun.elapsed() < PATIENCE, "{:?} of {sent} rows: {}", self.grown, self.installation.said(PII));
+        }
+        let counts = "SELECT count(), uniqExact(event_id), uniqExact(session_id, seq) FROM custody.events WHERE agent_id = 'load'";
+        assert_eq!(self.installation.value(counts), format!("{sent}\t{sent}\t{sent}"));
     }
 }
 
-fn write_config(installation: &Installation, intake: &str, instance: &str) -> PathBuf {
+fn write_config(installation: &Installation, intake: &str, instance: &str, log: &str) -> PathBuf {
     let base = installation.dir.path();
     std::fs::write(base.join("pii.key"), [7; 32]).expect("a key");
     let text = format!(
-        "instance = \"{instance}\"\n[log]\nurl = \"{}\"\nnamespace = \"{}\"\npartitions = 4\n[clickhouse]\nurl = \"{}\"\n\
+        "instance = \"{instance}\"\n[log]\nurl = \"{}\"\nnamespace = \"{}\"\npartitions = {PARTITIONS}\n{log}\n[clickhouse]\nurl = \"{}\"\n\
          [pii]\nkeys_file = \"{}\"\n[gateway]\nhttp_listen = \"{intake}\"\ngrpc_listen = \"127.0.0.1:0\"\n\
          [telemetry]\nlisten = \"127.0.0.1:0\"\n[load]\nflush_interval_ms = 100\n",
         installation.log(),
@@ -85,9 +108,12 @@ fn write_config(installation: &Installation, intake: &str, instance: &str) -> Pa
     config
 }
 
-#[test]
-fn nothing_is_lost_or_doubled_while_a_stage_goes_from_one_process_to_four_to_two_and_one_dies() {
-    let mut world = World::start();
+/// Pauses are those of one series, not of two side by side.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn one_then_four_then_two_then_one_dies(namespace: &str, log: &'static str) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut world = World::start(namespace, log);
     let first = world.pii("one");
     let agent = Agent::start("load", &world.intake, &world.installation.dir.path().join("spool"), None);
     world.settle("one process");
@@ -99,18 +125,19 @@ fn nothing_is_lost_or_doubled_while_a_stage_goes_from_one_process_to_four_to_two
     // SIGKILL: its partitions move when its session has run out.
     drop(second);
     world.settle("one of two has died");
-    let sent = agent.finish();
-    while world.rows() < sent {
-        assert!(
-            world.grown.1.elapsed() < PATIENCE,
-            "{} of {sent} rows: {}",
-            world.grown.0,
-            world.installation.said(PII)
-        );
-    }
-    let counts =
-        "SELECT count(), uniqExact(event_id), uniqExact(session_id, seq) FROM custody.events WHERE agent_id = 'load'";
-    assert_eq!(world.installation.value(counts), format!("{sent}\t{sent}\t{sent}"));
+    world.finish(agent.finish());
     assert_eq!(up::request(&world.intake, "GET", "/readyz", "").0, 200);
     assert_eq!(first.drained(), Some(0), "{}", world.installation.said(PII));
+}
+
+/// A session of four seconds, which the brokers must allow.
+#[test]
+fn nothing_is_lost_or_doubled_while_a_stage_goes_from_one_process_to_four_to_two_and_one_dies() {
+    let log = "librdkafka = { \"session.timeout.ms\" = 4000, \"heartbeat.interval.ms\" = 1000 }";
+    one_then_four_then_two_then_one_dies("rescale", log);
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_by_the_same_where_the_brokers_assign() {
+    one_then_four_then_two_then_one_dies("rescale848", "group_protocol = \"consumer\"");
 }

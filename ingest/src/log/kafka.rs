@@ -7,7 +7,9 @@
 mod closing;
 mod consumer;
 mod context;
+mod generation;
 mod log;
+mod membership;
 mod noise;
 mod oauth;
 mod outside;
@@ -27,11 +29,12 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use schemas::record::{OutRecord, PartitionId, Record, first_partition};
+use schemas::record::{OutRecord, PartitionId, Record};
 use schemas::topic::{Topic, partition_of};
 
 use self::context::{Common, Context, hear, serve};
 use self::log::KafkaLog;
+pub use self::membership::GroupProtocol;
 pub use self::oauth::TokenFile;
 use self::oauth::{Tokens, give};
 use self::producer::KafkaAppender;
@@ -42,9 +45,6 @@ use super::{Broker, Committed, ErrorClass, LogError, Successor};
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// A dead predecessor's open transaction blocks readers for so long at most.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
-/// A dead member's partitions move after so long; also how long a closed member's do, as static
-/// members do not sign off.
-const SESSION_TIMEOUT_MS: &str = "10000";
 /// Above the largest event with its headers.
 const MESSAGE_BYTES_MAX: &str = "8388608";
 /// Longest pause between two attempts to reach a broker.
@@ -63,6 +63,8 @@ pub struct KafkaConfig {
     pub extra: BTreeMap<String, String>,
     /// Where the token of the mechanism OAUTHBEARER stands; read again whenever one is needed.
     pub oauth_token_file: Option<TokenFile>,
+    /// How consumers take part in their groups.
+    pub group_protocol: GroupProtocol,
     /// Topic settings over ours, for topics that [`Broker::create_topics`] makes; `replicas` is the
     /// replication factor (the brokers' default without it).
     pub topic: BTreeMap<String, String>,
@@ -97,13 +99,16 @@ impl fmt::Debug for KafkaBroker {
 fn class_of(code: Code) -> ErrorClass {
     use Code as C;
     match code {
-        C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::FencedInstanceId | C::UnknownMemberId => {
-            ErrorClass::Fenced
-        }
+        C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::FencedInstanceId => ErrorClass::Fenced,
         // The group moves on; whether the partition is still ours, the next event tells.
-        C::IllegalGeneration | C::RebalanceInProgress | C::AssignmentLost | C::PurgeQueue | C::PurgeInflight => {
-            ErrorClass::AbortTxn
-        }
+        C::IllegalGeneration
+        | C::StaleMemberEpoch
+        | C::FencedMemberEpoch
+        | C::UnknownMemberId
+        | C::RebalanceInProgress
+        | C::AssignmentLost
+        | C::PurgeQueue
+        | C::PurgeInflight => ErrorClass::AbortTxn,
         C::BrokerTransportFailure
         | C::DestroyBroker
         | C::AllBrokersDown
@@ -238,29 +243,8 @@ impl Inner {
         failed(what, error, self.meta.client())
     }
 
-    fn generation(&self) -> u32 {
-        self.config.generation.max(1)
-    }
-
     fn topic(&self, topic: Topic) -> String {
         self.topic_of(topic, self.generation())
-    }
-
-    fn topic_of(&self, topic: Topic, generation: u32) -> String {
-        format!("{}{}", self.config.namespace, topic.name_of(generation))
-    }
-
-    /// A group's id on the wire: positions of one generation mean nothing to another.
-    fn group(&self, group: &str) -> String {
-        match self.generation() {
-            1 => format!("{}{group}", self.config.namespace),
-            generation => format!("{}{group}.v{generation}", self.config.namespace),
-        }
-    }
-
-    /// Number of the first partition.
-    fn first(&self) -> u32 {
-        first_partition(self.generation())
     }
 
     /// Partitions of a topic, asked of the brokers once; `None` if there is no such topic.
@@ -310,10 +294,6 @@ impl Inner {
             count if self.is_held(partition.partition, count) => Ok(()),
             count => Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions"))),
         }
-    }
-
-    fn is_held(&self, number: u32, count: u32) -> bool {
-        (self.first()..self.first() + count).contains(&number)
     }
 
     /// The partition of a record; refused before anything of its step is sent.

@@ -2,6 +2,9 @@
 //!
 //! Each rule needs a rare word and its company; it does not try to understand.
 
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
 use memchr::memmem;
 
 /// A rule that matched; its name is stable.
@@ -35,36 +38,46 @@ const SECRETS: &[&str] = &[
     "conversation",
 ];
 
+/// Stems: each of a rule, without the letter that may be a capital.
+const IGNORE: &[&str] = &["gnore ", "isregard ", "orget ", "verride ", "GNORE ", "ISREGARD "];
+const OWN: &[&str] = &["ystem prompt", "our instructions", "nitial instructions", "YSTEM PROMPT"];
+const MARKUP: &[&str] = &["<|im_start|>", "<|system|>", "[INST]", "<<SYS>>", "<|start_header_id|>"];
+const JAILBREAK: &[&str] = &["eveloper mode enabled", "o anything now", "ou are now DAN", "ailbreak mode"];
+const OUTSIDE: &[&str] = &[" to http", " to ftp"];
+const EXFILTRATE: &str = "xfiltrate ";
+
+/// Any stem: nearly every text has none, and one search says so. A search per stem took an eighth of the
+/// stage's time.
+static STEM: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    let stems = [IGNORE, OWN, MARKUP, JAILBREAK, OUTSIDE, &[EXFILTRATE]].concat();
+    #[allow(clippy::expect_used, reason = "constant patterns, each a few bytes")]
+    AhoCorasick::new(stems).expect("I4: the stems are constants")
+});
+
 /// Words looked at on either side of a rare word.
 const WORDS_AROUND: usize = 8;
 
 /// The rules that `text` matches, each once, in a fixed order.
 pub(super) fn rules(text: &str) -> Vec<Rule> {
+    if !STEM.is_match(text) {
+        return Vec::new();
+    }
     let bytes = text.as_bytes();
     let mut found = Vec::new();
-    let ignore = ["gnore ", "isregard ", "orget ", "verride ", "GNORE ", "ISREGARD "];
-    if ignore.iter().any(|stem| matches(bytes, stem, |at| follows(bytes, at, &[EARLIER, ORDERS]))) {
+    if IGNORE.iter().any(|stem| matches(bytes, stem, |at| follows(bytes, at, &[EARLIER, ORDERS]))) {
         found.push("ignore_instructions");
     }
-    let own = ["ystem prompt", "our instructions", "nitial instructions", "YSTEM PROMPT"];
-    if own.iter().any(|stem| matches(bytes, stem, |at| precedes(bytes, at, TELL))) {
+    if OWN.iter().any(|stem| matches(bytes, stem, |at| precedes(bytes, at, TELL))) {
         found.push("reveal_instructions");
     }
-    if ["<|im_start|>", "<|system|>", "[INST]", "<<SYS>>", "<|start_header_id|>"]
-        .iter()
-        .any(|m| memmem::find(bytes, m.as_bytes()).is_some())
-    {
+    if MARKUP.iter().any(|stem| matches(bytes, stem, |_| true)) {
         found.push("chat_markup");
     }
-    if ["eveloper mode enabled", "o anything now", "ou are now DAN", "ailbreak mode"]
-        .iter()
-        .any(|m| memmem::find(bytes, m.as_bytes()).is_some())
-    {
+    if JAILBREAK.iter().any(|stem| matches(bytes, stem, |_| true)) {
         found.push("jailbreak");
     }
-    let outside = [" to http", " to https", " to ftp"];
     let carries = |at| precedes(bytes, at, SEND) && precedes(bytes, at, SECRETS);
-    if outside.iter().any(|stem| matches(bytes, stem, carries)) || memmem::find(bytes, b"xfiltrate ").is_some() {
+    if OUTSIDE.iter().any(|stem| matches(bytes, stem, carries)) || matches(bytes, EXFILTRATE, |_| true) {
         found.push("exfiltration");
     }
     found

@@ -171,6 +171,10 @@ impl GroupContext {
         let topic = topics.elements().first().map(|e| e.topic().to_owned()).unwrap_or_default();
         let deadline = Instant::now() + SEEK_WAIT;
         loop {
+            // Taken away meanwhile: the handle will hear of it, and until then there is nothing to move.
+            if !self.inbox.lock().holds(partition) {
+                return Ok(());
+            }
             let moved =
                 consumer.seek(&topic, (partition - self.first) as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
             match moved {

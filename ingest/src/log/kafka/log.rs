@@ -27,7 +27,7 @@ use super::context::Context;
 use super::outside::{bounds_by, client, committed_by};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
-use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, SESSION_TIMEOUT_MS, blocking, create, failed};
+use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, blocking, create, failed};
 use crate::log::in_process::{name, step_records};
 use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
 
@@ -91,13 +91,11 @@ impl KafkaLog {
             first: inner.first(),
         };
         let group_id = inner.group(group);
+        // One member per topic, so that one instance may read several topics in one group.
         let member = format!("{instance}-{version}");
-        let settings = [
+        let mut settings = inner.config.group_protocol.settings(&member);
+        settings.extend([
             ("group.id", group_id.as_str()),
-            // One member per topic, so that one instance may read several topics in one group.
-            ("group.instance.id", member.as_str()),
-            ("partition.assignment.strategy", "cooperative-sticky"),
-            ("session.timeout.ms", SESSION_TIMEOUT_MS),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("enable.partition.eof", "true"),
@@ -108,7 +106,7 @@ impl KafkaLog {
             ("queued.min.messages", "10000"),
             ("fetch.wait.max.ms", "10"),
             ("fetch.queue.backoff.ms", "10"),
-        ];
+        ]);
         let consumer: GroupConsumer = create(&inner.config, &settings, context)?;
         let consumer = Arc::new(consumer);
         let what = || format!("consumer of {} in group {group_id}", inner.topic(topic));

@@ -93,6 +93,11 @@ impl Queue {
         self.items.push_back(Item::Assigned(starts));
     }
 
+    /// Whether a partition is assigned and has not been taken away since.
+    pub(super) fn holds(&self, partition: u32) -> bool {
+        self.at_end.contains_key(&partition)
+    }
+
     /// Takes partitions away with what was read ahead of them.
     pub(super) fn remove(&mut self, partitions: &[u32], event: Option<Item>) {
         partitions.iter().for_each(|p| self.drop_chunks(*p));
@@ -218,7 +223,9 @@ mod tests {
         queue.end(0);
         assert!(queue.is_drained());
         queue.push(1, record(1, 9, 1));
+        assert!(queue.holds(1));
         queue.remove(&[1], Some(Item::Revoked(vec![1])));
+        assert!(!queue.holds(1));
         assert!(matches!(queue.pop(), Some(Item::Revoked(p)) if p == [1]));
         assert!(queue.is_drained());
     }
