@@ -109,7 +109,10 @@ fn class_of(code: Code) -> ErrorClass {
         | C::AssignmentLost
         | C::PurgeQueue
         | C::PurgeInflight => ErrorClass::AbortTxn,
-        C::BrokerTransportFailure
+        // A partition is named only if its topic was found before: the metadata of a broker that has just
+        // come back, or of a cluster without that partition's leader, lacks it for a moment.
+        C::UnknownPartition
+        | C::BrokerTransportFailure
         | C::DestroyBroker
         | C::AllBrokersDown
         | C::Resolve
@@ -487,5 +490,22 @@ impl Broker for KafkaBroker {
 
     async fn appender(&self) -> Result<Self::Appender, LogError> {
         KafkaAppender::open(Arc::clone(&self.inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cluster_in_motion_answers_passes_and_what_is_missing_does_not() {
+        let check = |code: Code, passes: bool| {
+            assert_eq!(matches!(class_of(code), ErrorClass::Retry { .. }), passes, "{code:?}");
+        };
+        check(Code::UnknownPartition, true);
+        check(Code::LeaderNotAvailable, true);
+        check(Code::DestroyBroker, true);
+        check(Code::UnknownTopic, false);
+        check(Code::TopicAuthorizationFailed, false);
     }
 }
