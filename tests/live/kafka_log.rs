@@ -42,7 +42,26 @@ mod consumer_protocol {
         broker(GroupProtocol::Consumer, BTreeMap::new())
     }
 
-    log_conformance!(fresh);
+    log_conformance!(dynamic fresh);
+
+    /// Its steps are fenced by its producer's name; once it has gone, the group gives its partitions away.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_successor_fences_the_steps_of_its_predecessor() {
+        let (broker, ()) = fresh().await;
+        broker.create_topics(Topic::ALL, 1).await.unwrap();
+        broker.appender().await.unwrap().append(vec![record(Topic::Events, 1)]).await.unwrap();
+        let mut old = broker.consumer("g", Topic::Events, "a").await.unwrap();
+        assert_eq!(read_all(&mut old).await.len(), 1);
+        let mut new = broker.consumer("g", Topic::Events, "a").await.unwrap();
+        let refused = old.commit(step(vec![record(Topic::Clean, 3)])).await.unwrap_err();
+        assert_eq!(refused.class, ErrorClass::Fenced, "{refused}");
+        old.close().await.unwrap();
+        assert_eq!(read_all(&mut new).await.len(), 1, "nothing was committed");
+        new.commit(step(vec![record(Topic::Clean, 5)])).await.unwrap();
+        let mut clean = broker.consumer("g", Topic::Clean, "a").await.unwrap();
+        let seen = read_all(&mut clean).await;
+        assert_eq!(seen.iter().map(|r| r.value.as_ref().map_or(0, Bytes::len)).collect::<Vec<_>>(), [5]);
+    }
 }
 
 const SOURCE: PartitionId = PartitionId { topic: Topic::Events, partition: 0 };
@@ -98,22 +117,26 @@ async fn an_aborted_step_is_never_seen_and_leaves_a_gap_in_the_offsets() {
 const ABORT_WAIT: Duration = Duration::from_secs(3);
 
 /// The broker refuses one record of the step while the others are on their way: an abort waits until it
-/// has heard of them all.
+/// has heard of them all. A slow machine has more time, by what a step without the record took.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_a_broker_refuses_is_aborted_at_once() {
     let (broker, ()) = broker(GroupProtocol::Classic, [("max.message.bytes".to_owned(), "1000000".to_owned())].into());
     broker.create_topics(Topic::ALL, 1).await.unwrap();
-    broker.appender().await.unwrap().append(vec![record(Topic::Events, 1)]).await.unwrap();
+    broker.appender().await.unwrap().append(vec![record(Topic::Events, 1); 2]).await.unwrap();
     let mut log = broker.consumer("g", Topic::Events, "a").await.unwrap();
-    assert_eq!(read_all(&mut log).await.len(), 1);
+    assert_eq!(read_all(&mut log).await.len(), 2);
+    let clean = vec![record(Topic::Clean, 1_000); 20_000];
+    let begun = Instant::now();
+    log.commit(Txn { changes: Vec::new(), ..step(clean.clone()) }).await.unwrap();
+    let whole = begun.elapsed();
     let mut outputs = vec![record(Topic::Findings, 0)];
     // Nothing that compression could make small enough.
     outputs[0].value = Some((0..1_500_000).map(|_| fastrand::u8(..)).collect());
-    outputs.extend(vec![record(Topic::Clean, 1_000); 20_000]);
+    outputs.extend(clean);
     let begun = Instant::now();
-    let refused = log.commit(step(outputs)).await.unwrap_err();
+    let refused = log.commit(Txn { consumed: 1..2, ..step(outputs) }).await.unwrap_err();
     let took = begun.elapsed();
-    assert!(took < ABORT_WAIT, "aborted in {took:?}: {refused}");
+    assert!(took < ABORT_WAIT.max(whole * 3), "aborted in {took:?}, a whole step took {whole:?}: {refused}");
     assert_eq!(refused.class, ErrorClass::Fatal, "{refused}");
     assert!(refused.to_string().contains("size"), "{refused}");
     let state = PartitionId { topic: Topic::StatePii, partition: 0 };
