@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::custody;
 
@@ -18,6 +19,18 @@ pub(crate) fn variable(name: &str, how: &str) -> String {
 /// A port that nobody has; whoever is told it can listen again on it after a restart.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+/// The first of three ports in a row that nobody listens on. Below 32768, as Linux gives those above to
+/// outgoing connections, and a broker takes seconds to listen.
+pub(crate) fn free_ports() -> u16 {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (0..1_000)
+        .map(|_| std::process::id().wrapping_mul(10).wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)))
+        .map(|number| 21_000 + u16::try_from(number % 3_000).expect("a small number") * 3)
+        .find(|port| (*port..*port + 3).all(is_free))
+        .expect("three free ports in a row")
 }
 
 /// What follows the last colon of an address.
@@ -123,6 +136,14 @@ impl Installation {
         let engine = Engine::start(&dir.path().join("engine"), "0");
         let namespace = format!("{name}{}-", std::process::id());
         Self { dir, kafka, namespace, clickhouse: engine.url.clone(), engine: Some(engine) }
+    }
+
+    /// Without ClickHouse, for suites that load nothing.
+    pub(crate) fn without_tables(name: &str) -> Self {
+        let kafka = variable("CUSTODY_TEST_KAFKA", "docker/kafka-local.sh start runs a broker");
+        let dir = tempfile::tempdir().expect("directory");
+        let namespace = format!("{name}{}-", std::process::id());
+        Self { dir, kafka, namespace, clickhouse: String::new(), engine: None }
     }
 
     pub(crate) fn stop_clickhouse(&mut self) {

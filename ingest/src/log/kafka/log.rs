@@ -28,8 +28,8 @@ use super::outside::{bounds_by, client, committed_by};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
 use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, blocking, create, failed};
-use crate::log::in_process::{name, step_records};
-use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
+use crate::log::in_process::name;
+use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
 /// How long a consumer that has read everything waits before it says so.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -142,6 +142,19 @@ impl KafkaLog {
             true => Ok(()),
             false => Err(LogError::fenced(format!("{verb} of {}", name(partition)))),
         }
+    }
+
+    /// Has the polling thread do something and waits for its answer.
+    async fn ask(
+        &self,
+        verb: &str,
+        partition: PartitionId,
+        command: impl FnOnce(oneshot::Sender<Result<(), LogError>>) -> Command,
+    ) -> Result<(), LogError> {
+        let ended = || LogError::fatal(format!("{verb} in {}", name(partition)), "the polling thread has ended");
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
     }
 
     fn event(&mut self, item: Item) -> Result<Option<LogEvent>, LogError> {
@@ -264,11 +277,14 @@ impl Log for KafkaLog {
 
     async fn seek(&mut self, partition: PartitionId, offset: u64) -> Result<(), LogError> {
         self.own(partition, "seek")?;
-        let ended = || LogError::fatal(format!("seek in {}", name(partition)), "the polling thread has ended");
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Seek { partition: partition.partition, offset, reply };
-        self.commands.send(command).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        let to = partition.partition;
+        self.ask("seek", partition, |reply| Command::Seek { partition: to, offset, reply }).await
+    }
+
+    async fn hold(&mut self, partition: PartitionId) -> Result<(), LogError> {
+        self.own(partition, "hold")?;
+        let of = partition.partition;
+        self.ask("hold", partition, |reply| Command::Hold { partition: of, reply }).await
     }
 
     async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {
