@@ -10,6 +10,9 @@
 set -euo pipefail
 
 script_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly script=kafka-local
+# shellcheck source=local.sh
+source "$script_dir/local.sh"
 readonly pom="$script_dir/kafka/pom.xml"
 readonly log4j_config="$script_dir/kafka/log4j2.properties"
 readonly host=127.0.0.1
@@ -52,6 +55,9 @@ options (the environment variable in brackets says the same; the option wins)
                        password $scram_password, and for OAUTHBEARER with unsigned
                        tokens (alg none) that name sub and exp; DIR/server.pem holds its private key
                        (PKCS #8) and certificate chain. The user is made with the storage
+  --advertise-port N   start only: a further plain listener on the second port after the controller's
+                       (default: --port + 3) that sends its clients on to port N (node I: N + 10 * (I - 1)),
+                       where something of yours stands before it, such as a proxy that breaks connections
   -h, --help           this text
 
 <cache> is \$CUSTODY_CACHE_DIR, else \$XDG_CACHE_HOME/custody, else ~/.cache/custody. Two brokers can
@@ -62,23 +68,11 @@ exit codes: 0 done (status: runs), 1 failed, 2 wrong usage, 3 status: does not r
 HELP
 }
 
-say() { printf 'kafka-local: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-die_usage() { say "error: $* (see --help)"; exit 2; }
-
-# Holds the given lock file until this shell (or subshell) ends, so that two callers take turns. Without
-# flock (macOS) there is no lock, and simultaneous first starts are the caller's to avoid.
-take_turn() {
-    command -v flock >/dev/null || return 0
-    exec 9>"$1"
-    flock -w "$2" 9 || die "another kafka-local.sh has held $1 for $2 s: end it and try again"
-}
-
 # --- options ---------------------------------------------------------------------------------------
 
-# Sets command, port, controller_port, cache, data, heap, fresh, secure, nodes, only_node.
+# Sets command, port, controller_port, cache, data, heap, fresh, secure, advertise_port, nodes, only_node.
 parse_options() {
-    command='' fresh=no secure='' nodes=1 only_node=''
+    command='' fresh=no secure='' advertise_port='' nodes=1 only_node=''
     port=${CUSTODY_KAFKA_PORT:-9092}
     controller_port=${CUSTODY_KAFKA_CONTROLLER_PORT:-}
     data=${CUSTODY_KAFKA_DATA:-}
@@ -87,7 +81,8 @@ parse_options() {
         case $1 in
             -h | --help) usage; exit 0 ;;
             --fresh) fresh=yes; shift; continue ;;
-            --port | --controller-port | --data | --heap | --nodes | --node | --secure) (($# > 1)) || die_usage "$1 needs a value" ;;
+            --port | --controller-port | --data | --heap | --nodes | --node | --secure | --advertise-port)
+                (($# > 1)) || die_usage "$1 needs a value" ;;
             start | stop | status)
                 [[ -z $command ]] || die_usage "two commands: $command and $1"
                 command=$1; shift; continue ;;
@@ -101,12 +96,15 @@ parse_options() {
             --nodes) nodes=$2 ;;
             --node) only_node=$2 ;;
             --secure) secure=$2 ;;
+            --advertise-port) advertise_port=$2 ;;
         esac
         shift 2
     done
     [[ -n $command ]] || die_usage 'no command'
     [[ $fresh == no || $command == start ]] || die_usage "--fresh goes with start, not $command"
     [[ -z $secure || $command == start ]] || die_usage "--secure goes with start, not $command"
+    [[ -z $advertise_port || $command == start ]] || die_usage "--advertise-port goes with start, not $command"
+    [[ -z $advertise_port ]] || check_port --advertise-port "$advertise_port"
     check_port --port "$port"
     check_nodes
     controller_port=${controller_port:-$((port + 1))}
@@ -143,27 +141,6 @@ check_path() {
     local LC_ALL=C
     [[ $1 != *[!A-Za-z0-9/._@+=~\ -]* ]] ||
         die_usage "the path $1 holds a character that Kafka's settings do not carry (letters, digits, space and /._@+=~- work): choose another with --data or CUSTODY_CACHE_DIR"
-}
-
-cache_dir() {
-    if [[ -n ${CUSTODY_CACHE_DIR:-} ]]; then
-        printf '%s\n' "$CUSTODY_CACHE_DIR"
-    elif [[ -n ${XDG_CACHE_HOME:-} ]]; then
-        printf '%s\n' "$XDG_CACHE_HOME/custody"
-    else
-        printf '%s\n' "${HOME:?is not set: set CUSTODY_CACHE_DIR}/.cache/custody"
-    fi
-}
-
-# One spelling for one directory: the path is compared with the broker's command line.
-absolute() {
-    if [[ -d $1 ]]; then
-        (cd "$1" && pwd -P)
-    elif [[ $1 == /* ]]; then
-        printf '%s\n' "$1"
-    else
-        printf '%s\n' "$PWD/$1"
-    fi
 }
 
 # --- Java and the artifacts --------------------------------------------------------------------------
@@ -227,14 +204,6 @@ storage_dir() { printf '%s\n' "$data/storage"; }
 # Names the user that the storage was made with, if it was.
 scram_file() { printf '%s\n' "$data/scram-user"; }
 
-command_line_of() {
-    if [[ -r /proc/$1/cmdline ]]; then
-        tr '\0' ' ' <"/proc/$1/cmdline"
-    else
-        ps -ww -o args= -p "$1" 2>/dev/null || true
-    fi
-}
-
 # Prints the pid of the running broker of this data directory; fails if there is none. A pid that was
 # given to another process since is told apart by its command line.
 running_pid() {
@@ -249,8 +218,6 @@ running_pid() {
 recorded_port() {
     sed -n 's|^advertised.listeners=BROKER://[^:]*:\([0-9]*\).*$|\1|p' "$(properties_file)"
 }
-
-port_is_open() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
 
 # A node that was killed a moment ago holds its port until its last thread is gone.
 require_free_port() {
@@ -307,6 +274,9 @@ voters() {
 }
 
 secure_port() { printf '%s\n' "$((controller_port + 1))"; }
+# Where the listener behind somebody else's port is, and that port for this node.
+relayed_port() { printf '%s\n' "$((controller_port + 2))"; }
+advertised_port() { printf '%s\n' "$((advertise_port + 10 * (node - 1)))"; }
 
 # The settings of the secured listener, if one is asked for. Without a validator of its own Kafka takes
 # unsigned tokens; a connection ends with the token it was made with.
@@ -323,8 +293,13 @@ PROPERTIES
 }
 
 write_properties() {
-    local listener=''
-    [[ -z $secure ]] || listener=,SECURE://$host:$(secure_port)
+    local listeners=BROKER://$host:$port advertised
+    [[ -z $secure ]] || listeners+=,SECURE://$host:$(secure_port)
+    advertised=$listeners
+    if [[ -n $advertise_port ]]; then
+        listeners+=,RELAYED://$host:$(relayed_port)
+        advertised+=,RELAYED://$host:$(advertised_port)
+    fi
     local replicas=1 in_sync=1 quorum="controller.quorum.bootstrap.servers=$host:$controller_port" controlled=false
     if ((nodes > 1)); then
         replicas=3 in_sync=2 quorum="controller.quorum.voters=$(voters)" controlled=true
@@ -333,9 +308,9 @@ write_properties() {
 $properties_marker
 process.roles=broker,controller
 node.id=$node
-listeners=BROKER://$host:$port,CONTROLLER://$host:$controller_port$listener
-advertised.listeners=BROKER://$host:$port$listener
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
+listeners=$listeners,CONTROLLER://$host:$controller_port
+advertised.listeners=$advertised
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,RELAYED:PLAINTEXT
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 $quorum
@@ -433,6 +408,8 @@ start_node() {
             die "the broker of $data runs already on port $(recorded_port), not $port (pid $pid): stop it first or choose another --data"
         [[ -z $secure ]] || grep -qxF "listener.name.secure.ssl.keystore.location=$secure/server.pem" "$(properties_file)" ||
             die "the broker of $data runs already without --secure $secure (pid $pid): stop it first or choose another --data"
+        [[ -z $advertise_port ]] || grep -q "^advertised.listeners=.*,RELAYED://$host:$(advertised_port)$" "$(properties_file)" ||
+            die "the broker of $data runs already without --advertise-port $advertise_port (pid $pid): stop it first or choose another --data"
         return
     fi
     java=$(find_java)
@@ -444,6 +421,7 @@ start_node() {
     require_free_port "$port" --port
     require_free_port "$controller_port" --controller-port
     [[ -z $secure ]] || require_free_port "$(secure_port)" --port
+    [[ -z $advertise_port ]] || require_free_port "$(relayed_port)" --port
     : >"$(broker_log)"
     write_properties
     format_storage "$java" "$libs"
@@ -456,6 +434,7 @@ await_node() {
     wait_until_ready "$pid" "$port"
     printf 'kafka %s runs on %s:%s (pid %s, data %s)\n' "$(kafka_version)" "$host" "$port" "$pid" "$data"
     [[ -z $secure ]] || printf '  and with SASL_SSL on %s:%s\n' "$host" "$(secure_port)"
+    [[ -z $advertise_port ]] || printf '  and on %s:%s for what listens on port %s\n' "$host" "$(relayed_port)" "$(advertised_port)"
 }
 
 # All nodes first, then their answers: one alone has no quorum.

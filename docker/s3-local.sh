@@ -9,6 +9,10 @@
 
 set -euo pipefail
 
+readonly script=s3-local
+# shellcheck source=local.sh
+source "$(dirname "${BASH_SOURCE[0]}")/local.sh"
+
 readonly versity_version=v1.8.0
 readonly host=127.0.0.1
 readonly region=us-east-1
@@ -52,18 +56,6 @@ needs: curl 7.86 or newer; versity: Go for the first start only (it fetches and 
 $versity_version); moto: moto_server on the PATH (pip install -r tests/live/requirements.txt)
 exit codes: 0 done (status: runs), 1 failed, 2 wrong usage, 3 status: does not run
 HELP
-}
-
-say() { printf 's3-local: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-die_usage() { say "error: $* (see --help)"; exit 2; }
-
-# Holds the given lock file until this shell (or subshell) ends, so that two callers take turns. Without
-# flock (macOS) there is no lock, and simultaneous first starts are the caller's to avoid.
-take_turn() {
-    command -v flock >/dev/null || return 0
-    exec 9>"$1"
-    flock -w "$2" 9 || die "another s3-local.sh has held $1 for $2 s: end it and try again"
 }
 
 # --- options ---------------------------------------------------------------------------------------
@@ -110,27 +102,6 @@ parse_options() {
     done
 }
 
-cache_dir() {
-    if [[ -n ${CUSTODY_CACHE_DIR:-} ]]; then
-        printf '%s\n' "$CUSTODY_CACHE_DIR"
-    elif [[ -n ${XDG_CACHE_HOME:-} ]]; then
-        printf '%s\n' "$XDG_CACHE_HOME/custody"
-    else
-        printf '%s\n' "${HOME:?is not set: set CUSTODY_CACHE_DIR}/.cache/custody"
-    fi
-}
-
-# One spelling for one directory: the path is compared with the server's command line.
-absolute() {
-    if [[ -d $1 ]]; then
-        (cd "$1" && pwd -P)
-    elif [[ $1 == /* ]]; then
-        printf '%s\n' "$1"
-    else
-        printf '%s\n' "$PWD/$1"
-    fi
-}
-
 # --- the program -------------------------------------------------------------------------------------
 
 # Prints the path of the server's program; Go fetches and builds Versity if it is not there. It comes
@@ -173,14 +144,6 @@ recorded_secure() { cat "$(secure_file)" 2>/dev/null || true; }
 scheme() { if [[ -n $(recorded_secure) ]]; then printf 'https\n'; else printf 'http\n'; fi; }
 server_log() { printf '%s\n' "$data/server.log"; }
 
-command_line_of() {
-    if [[ -r /proc/$1/cmdline ]]; then
-        tr '\0' ' ' <"/proc/$1/cmdline"
-    else
-        ps -ww -o args= -p "$1" 2>/dev/null || true
-    fi
-}
-
 recorded_port() { cat "$(port_file)" 2>/dev/null; }
 
 # Prints the pid of the running server of this data directory; fails if there is none. A pid that was
@@ -193,8 +156,6 @@ running_pid() {
     [[ $line == *versitygw*" $data/objects "* || $line == *"moto_server -H $host -p $(recorded_port) "* ]] || return 1
     printf '%s\n' "$pid"
 }
-
-port_is_open() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
 
 # Sends one signed request: method, path with query, file with the body, more curl options. Prints the
 # status and drops the answer.

@@ -260,6 +260,18 @@ pub enum SchemasCommand {
         /// Directory; made if absent.
         dir: PathBuf,
     },
+    /// Register the schemas of events with the configured registry, each under its record's full name
+    /// (RecordNameStrategy), and set which changes the subjects allow. Prints id and subject; registering
+    /// again changes nothing.
+    Register {
+        /// Which changes the subjects allow: a log that is read for years needs a transitive level.
+        #[arg(long, value_name = "LEVEL", default_value = "FULL_TRANSITIVE",
+              value_parser = ["BACKWARD_TRANSITIVE", "FULL_TRANSITIVE"])]
+        compatibility: String,
+        /// Where the registry is.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
 }
 
 /// Carries a command out.

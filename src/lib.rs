@@ -18,6 +18,7 @@ pub mod load_role;
 pub mod memory;
 pub mod metrics;
 pub mod operate;
+pub mod registry;
 pub mod replay;
 pub mod roles;
 pub mod runner;

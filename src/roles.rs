@@ -6,6 +6,7 @@ use ingest::log::{Broker, Log, LogError};
 use processors::stage::Processor;
 use schemas::topic::Topic;
 
+use crate::registry::SchemaRegistry;
 use crate::runner::control::Control;
 use crate::runner::core::{OutputPartitions, RunnerCore};
 use crate::runner::input::StageInput;
@@ -101,10 +102,30 @@ where
     P: Processor,
     P::Input: StageInput,
 {
+    stage_with(broker, place, processor, None, control).await
+}
+
+/// As [`stage`], reading the records of others with the schemas of a registry.
+///
+/// # Errors
+/// As [`stage`].
+pub async fn stage_with<B, P>(
+    broker: B,
+    place: StagePlace,
+    processor: P,
+    registry: Option<SchemaRegistry>,
+    control: Control,
+) -> anyhow::Result<()>
+where
+    B: Broker,
+    P: Processor,
+    P::Input: StageInput,
+{
     let outputs = outputs_of(&broker, place).await?;
     let mut log = broker.consumer(place.group, place.source, &control.identity.instance).await?;
     let mut core = RunnerCore::new(processor, place.state, outputs);
-    let outcome = runner::drive::drive(&mut core, &mut log, place.state, &control, place.group).await;
+    let outcome =
+        runner::drive::drive(&mut core, &mut log, place.state, registry.as_ref(), &control, place.group).await;
     // After a failure too: a member that is gone must not keep its partitions.
     let closed = log.close().await;
     outcome?;

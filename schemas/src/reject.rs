@@ -15,6 +15,8 @@ pub enum RejectReason {
     UnknownFrame,
     /// A frame whose fingerprint or schema id is not known.
     UnknownSchema,
+    /// The registry holds a schema that records cannot be read with.
+    UnusableSchema,
     /// The frame ends before its record does, or goes on after it.
     Truncated,
     /// The bytes are not a record of the frame's schema.
@@ -41,6 +43,7 @@ impl RejectReason {
             Self::TooLarge => "too_large",
             Self::UnknownFrame => "unknown_frame",
             Self::UnknownSchema => "unknown_schema",
+            Self::UnusableSchema => "unusable_schema",
             Self::Truncated => "truncated",
             Self::Malformed => "malformed",
             Self::InvalidUtf8 => "invalid_utf8",

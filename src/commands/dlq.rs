@@ -9,12 +9,15 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use ingest::log::Broker;
 use processors::pii::{Pii, PiiConfig, TokenKeys};
+use schemas::codec::{RegistryFacts, codec};
+use schemas::text::RawText;
 use serde_json::json;
 
 use crate::clock;
 use crate::config::{Config, ConfigArgs};
 use crate::dlq::{Letter, LetterId, Letters, repair, scan};
 use crate::operate::connect::{OnLog, on_log};
+use crate::registry::{RegistryClient, SchemaRegistry};
 
 /// Bytes of a letter that `show` prints; `--out` writes all of them.
 const SHOWN_BYTES_MAX: usize = 1024;
@@ -228,7 +231,8 @@ async fn replay<B: Broker>(
     // Only whether the stage refuses is asked here; the tokens of this attempt go nowhere.
     let keys = TokenKeys::new([0; 32]);
     let pii = Pii::new(PiiConfig { keys, policies: config.pii.policies() });
-    let report = repair::replay(broker, chosen, &pii, clock::now(), which.dry_run).await?;
+    let facts = asked_for(&chosen, config).await?;
+    let report = repair::replay(broker, chosen, &pii, &facts, clock::now(), which.dry_run).await?;
     let verb = if which.dry_run { "would be replayed" } else { "replayed" };
     for id in &report.replayed {
         println!("{id} {verb}");
@@ -238,6 +242,15 @@ async fn replay<B: Broker>(
     }
     println!("{} {verb}, {} left as they are", report.replayed.len(), report.refused.len());
     Ok(if report.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What the schema registry says of the ids that letters ask for.
+async fn asked_for(letters: &[&Letter], config: &Config) -> anyhow::Result<RegistryFacts> {
+    let ids = letters.iter().filter_map(|letter| codec().asks_for::<RawText>(letter.value.as_deref())).collect();
+    match RegistryClient::new(&config.schemas.registry)? {
+        Some(client) => SchemaRegistry::new(client).look_up(&ids).await.context("nothing was replayed"),
+        None => Ok(RegistryFacts::new()),
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::config::{Config, ConfigArgs};
 use crate::operate::connect::{self, OnLog, on_log};
 use crate::operate::doctor::{Finding, Outcome, check_clickhouse, check_log, check_store, to_text};
+use crate::registry::RegistryClient;
 
 /// Arguments of `custody doctor`.
 #[derive(Debug, Args)]
@@ -40,6 +41,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 
 async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![schemas(config)];
+    findings.extend(registry(config).await);
     match on_log(config, LogCheck(config.log.partitions)).await {
         Ok(found) => findings.extend(found),
         Err(error) => {
@@ -84,6 +86,24 @@ fn schemas(config: &Config) -> Finding {
             format!("{error:#}"),
             "correct [schemas]: the file must hold the Avro schema that the registry has under that id",
         ),
+    }
+}
+
+/// Whether the registry answers, if one is configured, and holds Avro schemas.
+async fn registry(config: &Config) -> Option<Finding> {
+    let wrong = |error: &dyn ToString, remedy: &str| {
+        Some(Finding::wrong(Outcome::Failure, "schema registry", error.to_string(), remedy))
+    };
+    let client = match RegistryClient::new(&config.schemas.registry) {
+        Ok(client) => client?,
+        Err(error) => return wrong(&error, "correct [schemas.registry] in the configuration"),
+    };
+    match client.types().await {
+        Ok(types) if types.iter().any(|t| t == "AVRO") => {
+            Some(Finding::ok("schema registry", format!("{} answers and holds Avro schemas", client.address())))
+        }
+        Ok(types) => wrong(&format!("it holds {types:?} only"), "name a registry that holds AVRO schemas"),
+        Err(error) => wrong(&error, "until it answers, records of schemas that are not known wait"),
     }
 }
 

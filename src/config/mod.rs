@@ -8,6 +8,7 @@ mod keys;
 mod load;
 mod passthrough;
 mod print;
+mod schemas;
 mod sections;
 mod validate;
 
@@ -24,9 +25,10 @@ use sinks::parquet::store::StoreConfig;
 
 pub use self::load::{ConfigArgs, ConfigError, Loaded};
 pub use self::passthrough::{Settings, is_secret};
+pub use self::schemas::{RegistrySection, SchemasSection};
 pub use self::sections::{
     AnomalySection, ArchiveSection, ClickHouseSection, LifecycleSection, LoadSection, LogFormat, LogSection, LogUrl,
-    OtherTenants, PiiSection, SchemasSection, TelemetrySection,
+    OtherTenants, PiiSection, TelemetrySection,
 };
 pub use self::validate::Role;
 

@@ -201,6 +201,16 @@ fn a_role_is_refused_what_it_cannot_run_with() {
         &["drain_timeout_ms", "telemetry.listen"],
     );
     check(Role::Up, "clickhouse.password = 'x'", &["clickhouse.user"]);
+    let registry = |rest: &str| format!("[schemas.registry]\n{rest}");
+    let url = "url = 'https://registry.example.com/apis/ccompat/v7'";
+    check(Role::Up, &registry(url), &[]);
+    check(Role::Up, &registry(&format!("{url}\nuser = 'u'\npassword_file = '/p'")), &[]);
+    check(Role::Up, &registry("url = 'registry:8081'"), &["http:// or https://"]);
+    check(Role::Up, &registry("url = 'https://u:p@registry'"), &["schemas.registry.user and password_file"]);
+    check(Role::Up, &registry("user = 'u'"), &["schemas.registry.url is empty"]);
+    check(Role::Up, &registry(&format!("{url}\npassword = 'p'")), &["needs schemas.registry.user"]);
+    check(Role::Up, &registry(&format!("{url}\nuser = 'u'\ntoken_file = '/t'")), &["remove one of them"]);
+    check(Role::Up, &registry(&format!("{url}\nrequest_timeout_ms = 0")), &["schemas.registry.request_timeout_ms"]);
 }
 
 #[test]

@@ -89,6 +89,7 @@ pub(super) fn problems(config: &Config, role: Role) -> Vec<String> {
     }
     if role.runs(Role::Pii) {
         pii(config, role, &mut found);
+        registry(config, &mut found);
     }
     if role.runs(Role::Load) {
         load(config, role, &mut found);
@@ -182,6 +183,35 @@ fn pii(config: &Config, role: Role, found: &mut Vec<String>) {
     }
 }
 
+fn registry(config: &Config, found: &mut Vec<String>) {
+    let registry = &config.schemas.registry;
+    let has_password = !registry.password.is_empty() || !registry.password_file.as_os_str().is_empty();
+    let has_token = !registry.token_file.as_os_str().is_empty();
+    if registry.url.is_empty() {
+        if has_password || has_token || !registry.user.is_empty() {
+            found.push("schemas.registry.url is empty: name the registry that the credentials are for".to_owned());
+        }
+        return;
+    }
+    match reqwest::Url::parse(&registry.url) {
+        Ok(url) if !is_http(&registry.url) || !url.has_host() => {
+            found.push("schemas.registry.url must begin with http:// or https://".to_owned());
+        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() || url.query().is_some() => found.push(
+            "schemas.registry.url may hold no user, password or query: set schemas.registry.user and password_file"
+                .to_owned(),
+        ),
+        Ok(_) => {}
+        Err(error) => found.push(format!("schemas.registry.url is no URL: {error}")),
+    }
+    if has_password && registry.user.is_empty() {
+        found.push("schemas.registry.password needs schemas.registry.user".to_owned());
+    }
+    if has_token && !registry.user.is_empty() {
+        found.push("schemas.registry has a user and a token_file; remove one of them".to_owned());
+    }
+}
+
 fn load(config: &Config, role: Role, found: &mut Vec<String>) {
     let clickhouse = &config.clickhouse;
     if clickhouse.url.is_empty() && role != Role::Up {
@@ -215,6 +245,7 @@ fn is_http(url: &str) -> bool {
 fn ranges(config: &Config, found: &mut Vec<String>) {
     let positive = [
         ("clickhouse.request_timeout_ms", config.clickhouse.request_timeout_ms as i64),
+        ("schemas.registry.request_timeout_ms", config.schemas.registry.request_timeout_ms as i64),
         ("completeness.gap_grace_ms", config.completeness.gap_grace_ms),
         ("completeness.session_timeout_ms", config.completeness.session_timeout_ms),
         ("completeness.sessions_max", config.completeness.sessions_max as i64),

@@ -6,6 +6,7 @@
 use ingest::log::{Appender, Broker, LogError};
 use processors::pii::Pii;
 use processors::stage::Processor;
+use schemas::codec::RegistryFacts;
 use schemas::event::RawEvent;
 use schemas::record::{OutRecord, Position, Record};
 use schemas::reject::Reject;
@@ -23,24 +24,25 @@ pub struct Report {
     pub refused: Vec<(LetterId, String)>,
 }
 
-/// The record that a letter would be appended as, if the stage `pii` takes it today.
+/// The record that a letter would be appended as, if the stage `pii` takes it today, with what the schema
+/// registry says of the ids that letters ask for.
 ///
 /// # Errors
 /// Why it would be refused again.
-pub fn attempt(letter: &Letter, pii: &Pii, at: TimestampMicros) -> Result<OutRecord, String> {
+pub fn attempt(letter: &Letter, pii: &Pii, facts: &RegistryFacts, at: TimestampMicros) -> Result<OutRecord, String> {
     if let Some(how) = &letter.resolution {
         return Err(format!("it was {how} already"));
     }
     let replay = replay_record(letter, at)?;
     let source = letter.source.ok_or("its headers do not say where it came from")?;
-    match rejects(&replay, source, pii).into_iter().next() {
+    match rejects(&replay, source, pii, facts).into_iter().next() {
         None => Ok(replay),
         Some(reject) => Err(format!("it would be refused again: {}: {}", reject.reason.code(), reject.detail)),
     }
 }
 
 /// What the stage says of the record, which it is handed exactly as it will read it.
-fn rejects(replay: &OutRecord, at: Position, pii: &Pii) -> Vec<Reject> {
+fn rejects(replay: &OutRecord, at: Position, pii: &Pii, facts: &RegistryFacts) -> Vec<Reject> {
     let record = Record {
         at,
         timestamp: replay.timestamp,
@@ -48,7 +50,7 @@ fn rejects(replay: &OutRecord, at: Position, pii: &Pii) -> Vec<Reject> {
         value: replay.value.clone(),
         headers: replay.headers.clone(),
     };
-    match RawEvent::decode(&record) {
+    match RawEvent::decode(&record, facts) {
         Err(reject) => vec![reject],
         Ok(input) => pii.process(&mut <Pii as Processor>::State::default(), &[input]).rejects,
     }
@@ -62,13 +64,14 @@ pub async fn replay<B: Broker>(
     broker: &B,
     letters: impl IntoIterator<Item = &Letter>,
     pii: &Pii,
+    facts: &RegistryFacts,
     at: TimestampMicros,
     is_dry_run: bool,
 ) -> Result<Report, LogError> {
     let mut appender = broker.appender().await?;
     let mut report = Report::default();
     for letter in letters {
-        match attempt(letter, pii, at) {
+        match attempt(letter, pii, facts, at) {
             Err(why) => report.refused.push((letter.id, why)),
             Ok(record) => {
                 if !is_dry_run {

@@ -211,7 +211,7 @@ impl Meter {
         }
     }
 
-    /// Records of a partition are in hand; the oldest has this time.
+    /// Records of a partition are in hand, or wait; the oldest has this time.
     pub fn fetched(&self, partition: PartitionId, records: u64, oldest: TimestampMicros) {
         self.metrics.records.get_or_create(&self.by_role()).inc_by(records);
         self.metrics.partitions.fetched(&self.key(partition), oldest);
@@ -223,9 +223,9 @@ impl Meter {
         self.metrics.partitions.moved(&self.key(partition), next, last);
     }
 
-    /// Everything that the partitions held has been read.
-    pub fn caught_up(&self, now: TimestampMicros) {
-        for partition in &self.owned {
+    /// Everything that the partitions held has been read, but for those that wait.
+    pub fn caught_up(&self, now: TimestampMicros, waits: impl Fn(PartitionId) -> bool) {
+        for partition in self.owned.iter().filter(|p| !waits(**p)) {
             self.metrics.partitions.caught_up(&self.key(*partition), now);
         }
     }

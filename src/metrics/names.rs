@@ -71,6 +71,8 @@ pub const METRICS: &[MetricName] = &[
     counter("custody_alerts_sent_total", &["receiver", "outcome"], "Notifications sent"),
     histogram("custody_alert_send_seconds", &["receiver"], "Time of one notification"),
     gauge("custody_alerts_pending", &["receiver"], "Notifications that wait"),
+    gauge("custody_schema_registry_up", &[], "1 if the schema registry answered last, 0 if it is away"),
+    gauge("custody_schemas_awaited", &[], "Registry ids that records wait for"),
     gauge("custody_build_info", &["version"], "Always 1"),
     gauge("process_resident_memory_bytes", &[], "Resident memory"),
     gauge("process_start_time_seconds", &[], "Unix time of the process's start"),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ingest::log::{ErrorClass, LogError, Txn};
 use processors::stage::{Outgoing, PartitionState, Processor, Route, Sourced};
-use schemas::codec::codec;
+use schemas::codec::{RegistryFacts, codec};
 use schemas::record::{Headers, OutRecord, PartitionId, Record, header};
 use schemas::reject::Reject;
 use schemas::topic::{Topic, partition_of};
@@ -22,8 +22,8 @@ pub enum RunnerEvent {
     Assigned(Vec<PartitionId>),
     /// State entries of a partition, as they were committed.
     Restored(PartitionId, Vec<(Bytes, Bytes)>),
-    /// Records of a partition, and the offset behind them.
-    Fetched(PartitionId, Vec<Record>, u64),
+    /// Records of a partition, the offset behind them, and what a registry says of the ids that they ask for.
+    Fetched(PartitionId, Vec<Record>, u64, RegistryFacts),
     /// Partitions are no longer ours.
     Gone(Vec<PartitionId>),
     /// The step of a partition was not committed, or it is not known whether it was.
@@ -96,7 +96,7 @@ where
         match event {
             RunnerEvent::Assigned(partitions) => partitions.into_iter().map(Command::Recover).collect(),
             RunnerEvent::Restored(partition, entries) => self.restored(partition, &entries),
-            RunnerEvent::Fetched(partition, records, next) => self.fetched(partition, &records, next),
+            RunnerEvent::Fetched(partition, records, next, facts) => self.fetched(partition, &records, next, &facts),
             RunnerEvent::Gone(partitions) => {
                 self.partitions.retain(|p, _| !partitions.contains(p));
                 Vec::new()
@@ -119,14 +119,20 @@ where
         Vec::new()
     }
 
-    fn fetched(&mut self, partition: PartitionId, records: &[Record], next: u64) -> Vec<Command> {
+    fn fetched(
+        &mut self,
+        partition: PartitionId,
+        records: &[Record],
+        next: u64,
+        facts: &RegistryFacts,
+    ) -> Vec<Command> {
         let (Some(state), Some(first)) = (self.partitions.get_mut(&partition), records.first()) else {
             return Vec::new();
         };
         let mut rejects = Vec::new();
         let mut batch: Vec<Sourced<P::Input>> = Vec::with_capacity(records.len());
         for record in records {
-            match P::Input::decode(record) {
+            match P::Input::decode(record, facts) {
                 Ok(input) => batch.push(input),
                 Err(reject) => rejects.push(reject),
             }

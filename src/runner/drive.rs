@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ingest::log::{ErrorClass, Log, LogError, LogEvent, Txn};
 use processors::stage::Processor;
-use schemas::record::{PartitionId, header};
+use schemas::record::{PartitionId, Record, header};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use tokio::time::Instant;
@@ -16,18 +16,22 @@ use tracing::Instrument as _;
 use super::control::{Condition, Control};
 use super::core::{Command, RunnerCore, RunnerEvent};
 use super::input::StageInput;
+use super::waiting::Waiting;
 use crate::clock;
 use crate::metrics::Meter;
+use crate::registry::SchemaRegistry;
 
 /// What the loop holds beside the core and the log.
 struct Shell<'a> {
     state_topic: Option<Topic>,
     control: &'a Control,
     meter: Meter,
+    waiting: Waiting<'a>,
 }
 
 /// Runs a stage until it is told to stop, or until its upstream is done and the end is reached. A step
-/// in hand is finished and committed before it returns.
+/// in hand is finished and committed before it returns. Records of a schema that `registry` has not told
+/// yet wait, with what stands behind them.
 ///
 /// # Errors
 /// [`LogError`]: the stage stopped with its offsets uncommitted; the class says whether starting it
@@ -36,6 +40,7 @@ pub async fn drive<P, L>(
     core: &mut RunnerCore<P>,
     log: &mut L,
     state_topic: Option<Topic>,
+    registry: Option<&SchemaRegistry>,
     control: &Control,
     group: &str,
 ) -> Result<(), LogError>
@@ -44,7 +49,7 @@ where
     P::Input: StageInput,
     L: Log,
 {
-    let mut shell = Shell { state_topic, control, meter: control.meter(group) };
+    let mut shell = Shell { state_topic, control, meter: control.meter(group), waiting: Waiting::new(registry) };
     // A log is idle too while it has not assigned anything yet: that is no end.
     let mut is_assigned = false;
     while !control.stop.is_raised() {
@@ -63,30 +68,27 @@ where
             }
         };
         control.condition.set(Condition::Running);
-        let event = match event {
+        match event {
             LogEvent::Assigned(partitions) => {
+                is_assigned = true;
                 shell.meter.assigned(&partitions);
-                RunnerEvent::Assigned(partitions.into_iter().map(|(p, _)| p).collect())
+                let partitions: Vec<PartitionId> = partitions.into_iter().map(|(p, _)| p).collect();
+                partitions.iter().for_each(|p| shell.waiting.forget(*p));
+                shell.execute(core, log, RunnerEvent::Assigned(partitions)).await?;
             }
             // Steps are whole when the log is polled: nothing is in hand of what is revoked.
             LogEvent::Revoked(partitions) | LogEvent::Lost(partitions) => {
                 shell.meter.gone(&partitions);
-                RunnerEvent::Gone(partitions)
+                partitions.iter().for_each(|p| shell.waiting.forget(*p));
+                shell.execute(core, log, RunnerEvent::Gone(partitions)).await?;
             }
             LogEvent::Fetched { partition, records, next } => {
-                if let Some(first) = records.first() {
-                    shell.meter.fetched(partition, records.len() as u64, first.timestamp);
-                }
-                RunnerEvent::Fetched(partition, records, next)
+                shell.step(core, log, partition, records, next).await?;
             }
-            LogEvent::Idle if upstream_done && is_assigned => return Ok(()),
-            LogEvent::Idle => {
-                shell.meter.caught_up(clock::now());
-                continue;
-            }
-        };
-        is_assigned |= matches!(event, RunnerEvent::Assigned(_));
-        shell.execute(core, log, event).await?;
+            LogEvent::Idle if upstream_done && is_assigned && shell.waiting.is_empty() => return Ok(()),
+            LogEvent::Idle => shell.meter.caught_up(clock::now(), |p| shell.waiting.holds(p)),
+        }
+        shell.release(core, log).await?;
         control.records.set(core.counts().records);
         control.rejects.set(core.counts().rejects);
     }
@@ -116,6 +118,64 @@ impl Written {
 }
 
 impl Shell<'_> {
+    /// Hands a batch to the core, or what stands before the first record that must wait for its schema.
+    async fn step<P, L>(
+        &mut self,
+        core: &mut RunnerCore<P>,
+        log: &mut L,
+        partition: PartitionId,
+        mut records: Vec<Record>,
+        mut next: u64,
+    ) -> Result<(), LogError>
+    where
+        P: Processor,
+        P::Input: StageInput,
+        L: Log,
+    {
+        let (facts, first) = self.waiting.look::<P::Input>(&records).await;
+        if let Some((index, held)) = first {
+            // Before the step: one that fails goes back to where it was committed, which ends this wait.
+            if let Err(error) = log.hold(partition).await {
+                let failed = self.failure(partition, error)?;
+                return self.execute(core, log, failed).await;
+            }
+            self.waiting.hold(partition, held);
+            tracing::warn!(
+                topic = %partition.topic, partition = partition.partition, offset = held.offset, id = held.id,
+                "waits until the schema registry tells what has this id"
+            );
+            records.truncate(index);
+            next = held.offset;
+        }
+        if let Some(oldest) = records.first().map(|r| r.timestamp) {
+            self.meter.fetched(partition, records.len() as u64, oldest);
+            self.execute(core, log, RunnerEvent::Fetched(partition, records, next, facts)).await?;
+        }
+        if let Some((_, held)) = first.filter(|_| self.waiting.holds(partition)) {
+            self.meter.fetched(partition, 0, held.timestamp);
+        }
+        Ok(())
+    }
+
+    /// Goes on with partitions whose schema is known now.
+    async fn release<P, L>(&mut self, core: &mut RunnerCore<P>, log: &mut L) -> Result<(), LogError>
+    where
+        P: Processor,
+        P::Input: StageInput,
+        L: Log,
+    {
+        for (partition, held) in self.waiting.answered() {
+            match log.seek(partition, held.offset).await {
+                Ok(()) => self.waiting.forget(partition),
+                Err(error) => {
+                    let failed = self.failure(partition, error)?;
+                    self.execute(core, log, failed).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Hands an event to the core and carries its commands out until none is left.
     async fn execute<P, L>(&mut self, core: &mut RunnerCore<P>, log: &mut L, event: RunnerEvent) -> Result<(), LogError>
     where
@@ -124,7 +184,7 @@ impl Shell<'_> {
         L: Log,
     {
         let last_at = match &event {
-            RunnerEvent::Fetched(_, records, _) => records.last().map(|r| r.timestamp),
+            RunnerEvent::Fetched(_, records, ..) => records.last().map(|r| r.timestamp),
             _ => None,
         };
         let mut commands: VecDeque<Command> = core.handle(event).into();
@@ -139,7 +199,15 @@ impl Shell<'_> {
                     }
                     None
                 }
-                Command::Recover(partition) => Some(self.recover(log, partition).await?),
+                // It waits for others' transactions, longer than a drain may; nothing is lost if it is left.
+                Command::Recover(partition) => {
+                    let stop = &self.control.stop;
+                    tokio::select! {
+                        biased;
+                        () = stop.raised() => return Ok(()),
+                        recovered = self.recover(log, partition) => Some(recovered?),
+                    }
+                }
                 Command::Commit(txn) => self.commit(log, txn, last_at).await?,
             };
             if let Some(event) = answer {
@@ -189,6 +257,7 @@ impl Shell<'_> {
         };
         match attempt.await {
             Ok((entries, next)) => {
+                self.waiting.forget(partition);
                 self.meter.moved(partition, next, None);
                 Ok(RunnerEvent::Restored(partition, entries))
             }
@@ -226,3 +295,6 @@ impl Shell<'_> {
         self.meter.retried();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,3 +8,4 @@ pub mod core;
 pub mod drive;
 pub mod input;
 pub mod sink;
+mod waiting;

@@ -169,7 +169,7 @@ impl Shell<'_> {
                 self.meter.moved(partition, next, last_at);
             }
             LogEvent::Idle => {
-                self.meter.caught_up(clock::now());
+                self.meter.caught_up(clock::now(), |_| false);
                 // A log is idle too while it has not assigned anything yet: that is no end.
                 is_end = upstream_done && !self.assigned.is_empty();
                 sink.idle(log, is_end).await?;

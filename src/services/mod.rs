@@ -29,6 +29,7 @@ use ingest::log::local::LocalBroker;
 use prometheus_client::registry::Registry;
 use sinks::clickhouse::client::ClickHouse;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 pub use self::supervise::{Ask, RoleSpec, Start};
 
@@ -41,6 +42,7 @@ use crate::config::{Config, ConfigArgs, Role};
 use crate::metrics::{Metrics, ProcessCollector};
 use crate::operate::connect;
 use crate::operate::status::Sources;
+use crate::registry::SchemaRegistry;
 use crate::runner::control::{Control, Identity};
 use crate::{operate, telemetry};
 
@@ -142,6 +144,7 @@ async fn run_roles<B: Broker>(
         let running = if spec.ask.is_some() { &mut intake } else { &mut rest };
         running.start(spec, control, health);
     }
+    let schemas = opened.registry.clone().map(|registry| ask(registry, config, health));
     let interval = Duration::from_millis(config.telemetry.lag_interval_ms);
     let lag = tokio::spawn(lag::watch(broker.clone(), control.metrics.partitions.clone(), interval));
     let topology = topology::watch(broker, config, role);
@@ -158,7 +161,17 @@ async fn run_roles<B: Broker>(
     tracing::info!("draining");
     let drained = drain(intake, rest, Duration::from_millis(config.lifecycle.drain_timeout_ms)).await;
     lag.abort();
+    if let Some(asking) = schemas {
+        asking.abort();
+    }
     outcome.and(drained)
+}
+
+/// Asks the schema registry beside the roles; whether it answers is part of readiness.
+fn ask(registry: SchemaRegistry, config: &Config, health: &Health) -> JoinHandle<()> {
+    let (asked, namespace) = (registry.clone(), config.log.namespace.clone());
+    health.watch("schema registry", false, Box::new(move || asked.condition()));
+    tokio::spawn(async move { registry.run(&namespace).await })
 }
 
 /// Gathers what `custody status` prints.

@@ -29,6 +29,7 @@ use crate::commands::engine;
 use crate::config::{Config, Role};
 use crate::embedded::{EmbeddedClickHouse, EmbeddedOptions};
 use crate::operate::{self, connect};
+use crate::registry::{RegistryClient, SchemaRegistry};
 use crate::roles;
 
 /// Memory that the embedded engine may take, bytes.
@@ -43,6 +44,8 @@ pub(super) struct Opened<B> {
     pub(super) partitions: u32,
     /// For the stage `pii`.
     pub(super) keys: Option<TokenKeys>,
+    /// For the stage `pii`, where others' schemas are asked for.
+    pub(super) registry: Option<SchemaRegistry>,
     /// For notifications.
     pub(super) alerts: AlertMetrics,
     /// For the archive.
@@ -86,6 +89,7 @@ pub(super) async fn open<B: Broker>(
         gateway: None,
         partitions,
         keys: None,
+        registry: None,
         alerts: AlertMetrics::default(),
         store: None,
         clickhouse: None,
@@ -100,6 +104,13 @@ pub(super) async fn open<B: Broker>(
     }
     if role.runs(Role::Pii) {
         opened.keys = Some(token_keys(broker, config, role).await?);
+        // It is not waited for: what is known, and what is of our own schemas, needs no registry.
+        opened.registry = RegistryClient::new(&config.schemas.registry)?.map(SchemaRegistry::new);
+        if let Some(schemas) = &opened.registry {
+            let mut registry = Registry::default();
+            schemas.register(&mut registry);
+            registries.add(registry);
+        }
     }
     if role.runs(Role::Alert) {
         // Reads the files of their secrets.
@@ -247,6 +258,16 @@ pub(crate) fn missing_files(config: &Config, role: Role) -> Vec<String> {
     }
     if role.runs(Role::Pii) && !config.pii.keys_file.as_os_str().is_empty() {
         files.insert("pii.keys_file".to_owned(), config.pii.keys_file.clone());
+    }
+    if role.runs(Role::Pii) {
+        let registry = &config.schemas.registry;
+        let named = [
+            ("schemas.registry.password_file", &registry.password_file),
+            ("schemas.registry.token_file", &registry.token_file),
+            ("schemas.registry.ca_file", &registry.ca_file),
+        ];
+        let named = named.into_iter().filter(|(_, path)| !path.as_os_str().is_empty());
+        files.extend(named.map(|(setting, path)| (setting.to_owned(), path.clone())));
     }
     let problem = |(setting, path): (String, std::path::PathBuf)| {
         std::fs::File::open(&path).err().map(|error| format!("{setting}: cannot read {}: {error}", path.display()))

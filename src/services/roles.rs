@@ -22,6 +22,7 @@ use crate::archive_role::ArchiveRole;
 use crate::clock;
 use crate::config::{Config, Role};
 use crate::load_role::LoadRole;
+use crate::registry::SchemaRegistry;
 use crate::roles::{self, StagePlace};
 use crate::runner::control::{Condition, Control};
 use crate::runner::input::StageInput;
@@ -32,7 +33,8 @@ pub(super) fn specs<B: Broker>(broker: &B, config: &Config, role: Role, opened: 
     specs.extend(opened.gateway.take().map(|gateway| intake(gateway, config)));
     if let Some(keys) = &opened.keys {
         let pii = PiiConfig { keys: keys.clone(), policies: config.pii.policies() };
-        specs.push(stage(broker, "pii", roles::PII, move || Pii::new(pii.clone())));
+        let registry = opened.registry.clone();
+        specs.push(stage_with(broker, "pii", roles::PII, registry, move || Pii::new(pii.clone())));
     }
     if role.runs(Role::Completeness) {
         let mut completeness = config.completeness.clone();
@@ -93,8 +95,23 @@ where
     P: Processor + 'static,
     P::Input: StageInput,
 {
+    stage_with(broker, role, place, None, make)
+}
+
+fn stage_with<B, P>(
+    broker: &B,
+    role: &'static str,
+    place: StagePlace,
+    registry: Option<SchemaRegistry>,
+    make: impl Fn() -> P + Send + Sync + 'static,
+) -> RoleSpec
+where
+    B: Broker,
+    P: Processor + 'static,
+    P::Input: StageInput,
+{
     let broker = broker.clone();
-    let start = move |control| roles::stage(broker.clone(), place, make(), control).boxed();
+    let start = move |control| roles::stage_with(broker.clone(), place, make(), registry.clone(), control).boxed();
     RoleSpec { role, label: role.to_owned(), ask: None, start: Box::new(start) }
 }
 

@@ -10,6 +10,7 @@ use processors::anomaly::{Features, Score};
 use processors::completeness::{Completeness, Writers};
 use processors::pii::Pii;
 use processors::stage::Processor;
+use schemas::codec::RegistryFacts;
 use schemas::record::{OutRecord, PartitionId, Position, Record};
 use schemas::time::TimestampMicros;
 
@@ -58,7 +59,7 @@ where
     for (id, records) in inputs {
         let Some(next) = records.last().map(|r| r.at.offset + 1) else { continue };
         let mut commands = core.handle(RunnerEvent::Restored(id, Vec::new()));
-        commands.extend(core.handle(RunnerEvent::Fetched(id, records, next)));
+        commands.extend(core.handle(RunnerEvent::Fetched(id, records, next, RegistryFacts::new())));
         for command in commands {
             match command {
                 Command::Commit(txn) => txn.outputs.into_iter().for_each(|output| append(made, output)),

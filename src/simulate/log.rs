@@ -168,6 +168,11 @@ impl Log for SimLog {
         self.inner.seek(partition, offset).await
     }
 
+    async fn hold(&mut self, partition: PartitionId) -> Result<(), LogError> {
+        self.ask().await?;
+        self.inner.hold(partition).await
+    }
+
     async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {
         self.ask().await?;
         self.inner.committed(partition).await

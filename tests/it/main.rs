@@ -9,6 +9,7 @@ mod chain;
 mod deploy;
 mod licences;
 mod peers;
+mod registry;
 mod replay;
 mod send;
 mod services;

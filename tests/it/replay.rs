@@ -13,7 +13,7 @@ use custody::runner::input::StageInput as _;
 use ingest::log::Broker as _;
 use ingest::log::local::LocalBroker;
 use processors::anomaly::{Features, FeaturesConfig};
-use schemas::codec::{Derived, codec};
+use schemas::codec::{Derived, RegistryFacts, codec};
 use schemas::event::CleanEvent;
 use schemas::record::{PartitionId, Record};
 use schemas::topic::{Topic, session_key};
@@ -40,7 +40,7 @@ async fn held(broker: &LocalBroker, partition: u32) -> Vec<Record> {
 }
 
 fn is_tick(record: &Record) -> bool {
-    CleanEvent::decode(record).expect("a stage can read it").value.is_tick()
+    CleanEvent::decode(record, &RegistryFacts::new()).expect("a stage can read it").value.is_tick()
 }
 
 #[tokio::test]
@@ -67,13 +67,14 @@ async fn a_range_of_clean_events_is_appended_as_the_stage_wrote_them() {
     let original: Vec<Record> = log().into_iter().filter(|r| (5..20).contains(&r.at.offset) && !is_tick(r)).collect();
     assert_eq!(events.len(), original.len());
     for (found, wanted) in events.into_iter().zip(&original) {
-        let event = CleanEvent::decode(wanted).expect("clean").value;
+        let event = CleanEvent::decode(wanted, &RegistryFacts::new()).expect("clean").value;
         let key = session_key(&event.h().tenant_id, event.h().session_id);
         assert_eq!(found.key.as_deref(), Some(key.as_slice()));
         assert_eq!((&found.value, &found.headers), (&wanted.value, &wanted.headers));
         assert_eq!(found.timestamp, wanted.timestamp);
     }
-    let sources: Vec<u64> = held.iter().map(|r| CleanEvent::decode(r).expect("clean").source.offset).collect();
+    let sources: Vec<u64> =
+        held.iter().map(|r| CleanEvent::decode(r, &RegistryFacts::new()).expect("clean").source.offset).collect();
     assert!(sources.is_sorted_by(|a, b| a < b), "a stage would take others for delivered twice: {sources:?}");
     drop(broker);
 

@@ -33,7 +33,7 @@ const START: TimestampMicros = TimestampMicros::from_ms(1_768_208_400_000);
 /// Longest wait for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn config(dir: &Path) -> Config {
+pub(super) fn config(dir: &Path) -> Config {
     let mut config = Config { data_dir: dir.to_owned(), instance: "a".to_owned(), ..Config::default() };
     config.pii.keys_file = dir.join("pii.key");
     config.telemetry.lag_interval_ms = 50;
@@ -41,7 +41,7 @@ fn config(dir: &Path) -> Config {
 }
 
 /// A log with topics and a token key, as the roles need them.
-async fn installed(dir: &Path) -> LocalBroker {
+pub(super) async fn installed(dir: &Path) -> LocalBroker {
     std::fs::write(dir.join("pii.key"), [7; 32]).expect("key");
     let broker = LocalBroker::open(dir.join("log"), None).expect("log");
     roles::create_topics(&broker, PARTITIONS).await.expect("topics");
@@ -49,14 +49,14 @@ async fn installed(dir: &Path) -> LocalBroker {
 }
 
 /// A service that runs until it is told to stop.
-struct Service {
+pub(super) struct Service {
     stop: Flag,
     address: std::net::SocketAddr,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Service {
-    async fn start<B: Broker>(broker: &B, config: &Config, role: Role) -> Self {
+    pub(super) async fn start<B: Broker>(broker: &B, config: &Config, role: Role) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listener");
         let address = listener.local_addr().expect("address");
         let stop = Flag::default();
@@ -67,15 +67,15 @@ impl Service {
         Self { stop, address, task }
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
         request(self.address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
     }
 
-    async fn until_ready(&self) {
+    pub(super) async fn until_ready(&self) {
         wait("ready", async || self.get("/readyz").await.0 == 200).await;
     }
 
-    async fn stop(self) -> anyhow::Result<()> {
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
         self.stop.raise();
         self.task.await.expect("no panic")
     }
@@ -92,7 +92,7 @@ async fn request(address: std::net::SocketAddr, text: &str) -> (u16, String) {
 }
 
 /// Waits for a condition, giving others their turn.
-async fn wait(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn wait(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waited = tokio::time::timeout(PATIENCE, async {
         while !holds().await {
             tokio::task::yield_now().await;
@@ -101,12 +101,12 @@ async fn wait(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     assert!(waited.await.is_ok(), "not {what} within {PATIENCE:?}");
 }
 
-fn id(topic: Topic, partition: u32) -> PartitionId {
+pub(super) fn id(topic: Topic, partition: u32) -> PartitionId {
     PartitionId { topic, partition }
 }
 
 /// An event as a record of a partition, numbered by `index`.
-fn event(partition: u32, index: u64) -> OutRecord {
+pub(super) fn event(partition: u32, index: u64) -> OutRecord {
     let mut event: RawEvent = typical(index);
     let header = event.h_mut();
     header.event_id = Uuid::derive(&[b"services", &partition.to_be_bytes(), &index.to_be_bytes()]);
@@ -121,17 +121,17 @@ fn event(partition: u32, index: u64) -> OutRecord {
     }
 }
 
-async fn append(broker: &LocalBroker, records: Vec<OutRecord>) {
+pub(super) async fn append(broker: &LocalBroker, records: Vec<OutRecord>) {
     broker.appender().await.expect("appender").append(records).await.expect("appended");
 }
 
-async fn append_events(broker: &LocalBroker, indices: std::ops::Range<u64>) {
+pub(super) async fn append_events(broker: &LocalBroker, indices: std::ops::Range<u64>) {
     let records = indices.flat_map(|i| (0..PARTITIONS).map(move |p| event(p, i))).collect();
     append(broker, records).await;
 }
 
 /// Everything that a partition holds.
-async fn records(broker: &LocalBroker, partition: PartitionId) -> Vec<Record> {
+pub(super) async fn records(broker: &LocalBroker, partition: PartitionId) -> Vec<Record> {
     let (mut all, mut at) = (Vec::new(), 0);
     loop {
         let (some, next) = broker.read(partition, at).await.expect("read");
@@ -143,7 +143,7 @@ async fn records(broker: &LocalBroker, partition: PartitionId) -> Vec<Record> {
     }
 }
 
-async fn count(broker: &LocalBroker, topic: Topic) -> u64 {
+pub(super) async fn count(broker: &LocalBroker, topic: Topic) -> u64 {
     let mut count = 0;
     for partition in 0..roles::partitions_of(topic, PARTITIONS) {
         count += broker.bounds(id(topic, partition)).await.expect("bounds").end;
@@ -429,8 +429,10 @@ async fn every_series_is_in_the_list_with_its_labels_and_every_metric_is_exposed
         }
         service.stop().await.expect("drained");
     }
-    // They need ClickHouse, or a receiver that was sent to: the live tests see them.
+    // They need ClickHouse, or a receiver that was sent to, or a schema registry: other tests see them.
     let elsewhere = [
+        "custody_schema_registry_up",
+        "custody_schemas_awaited",
         "custody_load_rows_total",
         "custody_alerts_sent_total",
         "custody_alert_send_seconds",

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use ingest::log::kafka::{GroupProtocol, KafkaBroker, KafkaConfig};
 use ingest::log::{Appender as _, Broker as _, ErrorClass, Log, LogEvent, Txn};
@@ -14,17 +17,18 @@ use schemas::topic::Topic;
 
 /// A broker on topics that nobody has used, whose groups have the classic protocol.
 async fn fresh() -> (KafkaBroker, ()) {
-    broker(GroupProtocol::Classic)
+    broker(GroupProtocol::Classic, BTreeMap::new())
 }
 
-fn broker(group_protocol: GroupProtocol) -> (KafkaBroker, ()) {
+/// A protocol of groups, and settings of the topics.
+fn broker(group_protocol: GroupProtocol, topic: BTreeMap<String, String>) -> (KafkaBroker, ()) {
     let bootstrap = std::env::var("CUSTODY_TEST_KAFKA")
         .expect("CUSTODY_TEST_KAFKA is not set: start a broker with docker/kafka-local.sh and set it to host:port");
     let reachable = std::net::TcpStream::connect(&bootstrap);
     assert!(reachable.is_ok(), "no broker answers at CUSTODY_TEST_KAFKA={bootstrap}: {reachable:?}");
     let namespace = format!("test-{}.", uuid::Uuid::new_v4());
     let client_id = "conformance".to_owned();
-    let config = KafkaConfig { bootstrap, client_id, namespace, group_protocol, ..KafkaConfig::default() };
+    let config = KafkaConfig { bootstrap, client_id, topic, namespace, group_protocol, ..KafkaConfig::default() };
     (KafkaBroker::new(config).unwrap(), ())
 }
 
@@ -35,7 +39,7 @@ mod consumer_protocol {
     use super::*;
 
     async fn fresh() -> (KafkaBroker, ()) {
-        broker(GroupProtocol::Consumer)
+        broker(GroupProtocol::Consumer, BTreeMap::new())
     }
 
     log_conformance!(fresh);
@@ -87,6 +91,33 @@ async fn an_aborted_step_is_never_seen_and_leaves_a_gap_in_the_offsets() {
     let seen = read_all(&mut clean).await;
     assert_eq!(seen.len(), 1, "only the record of the committed step");
     assert!(seen[0].at.offset > 0, "the aborted records and their marker took offsets");
+}
+
+/// An abort that has not ended by then is given up, and brokers end the transaction after 15 s and more:
+/// whoever reads behind it would wait so long.
+const ABORT_WAIT: Duration = Duration::from_secs(3);
+
+/// The broker refuses one record of the step while the others are on their way: an abort waits until it
+/// has heard of them all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_a_broker_refuses_is_aborted_at_once() {
+    let (broker, ()) = broker(GroupProtocol::Classic, [("max.message.bytes".to_owned(), "1000000".to_owned())].into());
+    broker.create_topics(Topic::ALL, 1).await.unwrap();
+    broker.appender().await.unwrap().append(vec![record(Topic::Events, 1)]).await.unwrap();
+    let mut log = broker.consumer("g", Topic::Events, "a").await.unwrap();
+    assert_eq!(read_all(&mut log).await.len(), 1);
+    let mut outputs = vec![record(Topic::Findings, 0)];
+    // Nothing that compression could make small enough.
+    outputs[0].value = Some((0..1_500_000).map(|_| fastrand::u8(..)).collect());
+    outputs.extend(vec![record(Topic::Clean, 1_000); 20_000]);
+    let begun = Instant::now();
+    let refused = log.commit(step(outputs)).await.unwrap_err();
+    let took = begun.elapsed();
+    assert!(took < ABORT_WAIT, "aborted in {took:?}: {refused}");
+    assert_eq!(refused.class, ErrorClass::Fatal, "{refused}");
+    assert!(refused.to_string().contains("size"), "{refused}");
+    let state = PartitionId { topic: Topic::StatePii, partition: 0 };
+    assert_eq!(log.restore(state).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

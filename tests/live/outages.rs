@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::agent::Agent;
 use support::installation::{Installation, Running, free_port, port_of, run, variable};
-use support::{custody, up};
+use support::{custody, until, up};
 
 const ROLES: [&[&str]; 6] =
     [&["gateway"], &["process", "pii"], &["process", "completeness"], &["process", "anomaly"], &["archive"], &["load"]];
@@ -71,12 +71,11 @@ impl World {
     }
 
     fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(180);
-        while !holds(self) {
-            self.check_alive();
-            assert!(Instant::now() < deadline, "not {what}: {}\n{}", self.status(), self.said());
-            std::thread::yield_now();
-        }
+        let holds = |world: &mut Self| {
+            world.check_alive();
+            holds(world)
+        };
+        until(self, what, holds, |world| format!("{}\n{}", world.status(), world.said()));
     }
 
     /// No role gives up because a server is away.

@@ -14,8 +14,10 @@ use schemas::topic::{Topic, partition_of};
 
 use super::{Appender, Broker, Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
 
+mod held;
 mod outside;
 
+pub use held::a_held_partition_waits_until_it_is_sought;
 pub use outside::the_log_can_be_read_from_outside;
 
 /// Most `Idle` answers before a check gives up: about a minute on a log that waits 100 ms.
@@ -474,7 +476,7 @@ macro_rules! log_conformance {
             restore_gives_the_live_entries, seek_moves_the_position, committed_metadata_round_trips,
             a_restart_continues_at_the_committed_offset, a_successor_fences_its_predecessor,
             a_rebalance_hands_partitions_over, every_part_of_a_record_survives, bounds_are_first_and_next,
-            the_log_can_be_read_from_outside,
+            the_log_can_be_read_from_outside, a_held_partition_waits_until_it_is_sought,
             create_topics_is_idempotent, an_empty_step_is_fine, a_consumer_at_the_end_is_idle,
             groups_are_independent, fetches_are_bounded);
     };

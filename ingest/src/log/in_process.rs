@@ -5,7 +5,7 @@
 
 mod lease;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::pin::pin;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use self::lease::{GroupKey, Groups};
 use super::group::{Change, Gone, Group};
-use super::{Appender, Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
+use super::{Appender, Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
 /// A record on its way into a store: partition resolved and checked.
 #[derive(Debug)]
@@ -234,7 +234,15 @@ impl<S: Store> Broker for InProcessBroker<S> {
         drop(groups);
         self.groups.changed.notify_waiters();
         let instance = instance.to_owned();
-        Ok(InProcessLog { broker: self.clone(), key, instance, incarnation, positions: BTreeMap::new(), last: 0 })
+        Ok(InProcessLog {
+            broker: self.clone(),
+            key,
+            instance,
+            incarnation,
+            positions: BTreeMap::new(),
+            held: BTreeSet::new(),
+            last: 0,
+        })
     }
 
     async fn topic_settings(&self, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
@@ -295,6 +303,8 @@ pub struct InProcessLog<S> {
     incarnation: u64,
     /// Next offset to fetch of each assigned partition.
     positions: BTreeMap<u32, u64>,
+    /// Assigned partitions that are not fetched until they are sought.
+    held: BTreeSet<u32>,
     /// Partition fetched last: the next one in order goes first, so that none starves.
     last: u32,
 }
@@ -339,6 +349,7 @@ impl<S: Store> InProcessLog<S> {
         };
         if let Change::Revoke(gone) | Change::Lose(gone) = &change {
             self.positions.retain(|p, _| !gone.contains(p));
+            self.held.retain(|p| !gone.contains(p));
             // What they held is free from the next call on; others wait for that call.
             self.broker.groups.changed.notify_waiters();
         }
@@ -360,7 +371,7 @@ impl<S: Store> InProcessLog<S> {
         let order: Vec<(u32, u64)> = after.chain(self.positions.range(..=self.last)).map(|(p, o)| (*p, *o)).collect();
         for (partition, offset) in order {
             let id = self.id(partition);
-            if self.broker.store.bounds(id).end <= offset {
+            if self.held.contains(&partition) || self.broker.store.bounds(id).end <= offset {
                 continue;
             }
             let read = self.broker.store.read(&self.key.0, id, offset, STEP_RECORDS_MAX, STEP_BYTES_MAX);
@@ -372,6 +383,17 @@ impl<S: Store> InProcessLog<S> {
             }
         }
         Ok(None)
+    }
+
+    /// Refuses what this member does not own and does not know that it owns.
+    fn own(&self, partition: PartitionId, verb: &str) -> Result<(), LogError> {
+        let owns = self.broker.groups.with(&self.key, |g| {
+            partition.topic == self.key.1 && g.owns(&self.instance, self.incarnation, partition.partition)
+        });
+        match owns {
+            Ok(true) if self.positions.contains_key(&partition.partition) => Ok(()),
+            _ => Err(LogError::fenced(format!("{verb} in {}", name(partition)))),
+        }
     }
 
     fn lease(&self, partition: PartitionId, verb: &str) -> Result<Lease, LogError> {
@@ -389,26 +411,6 @@ impl<S: Store> InProcessLog<S> {
             partition: partition.partition,
         })
     }
-}
-
-/// A step's records: its outputs, then its state entries.
-pub(super) fn step_records(txn: &mut Txn) -> Result<Vec<OutRecord>, LogError> {
-    let mut records = std::mem::take(&mut txn.outputs);
-    let changes = std::mem::take(&mut txn.changes);
-    let Some(topic) = txn.state_topic else {
-        let stray =
-            || LogError::fatal(format!("commit of {}", name(txn.source)), "state changes without a state topic");
-        return if changes.is_empty() { Ok(records) } else { Err(stray()) };
-    };
-    records.extend(changes.into_iter().map(|(key, value)| OutRecord {
-        topic,
-        partition: Some(txn.source.partition),
-        timestamp: TimestampMicros(0),
-        key: Some(key),
-        value,
-        headers: Vec::new(),
-    }));
-    Ok(records)
 }
 
 impl<S: Store> Log for InProcessLog<S> {
@@ -455,16 +457,16 @@ impl<S: Store> Log for InProcessLog<S> {
     }
 
     async fn seek(&mut self, partition: PartitionId, offset: u64) -> Result<(), LogError> {
-        let owns = self.broker.groups.with(&self.key, |g| {
-            partition.topic == self.key.1 && g.owns(&self.instance, self.incarnation, partition.partition)
-        });
-        match (owns, self.positions.get_mut(&partition.partition)) {
-            (Ok(true), Some(position)) => {
-                *position = offset;
-                Ok(())
-            }
-            _ => Err(LogError::fenced(format!("seek in {}", name(partition)))),
-        }
+        self.own(partition, "seek")?;
+        self.positions.insert(partition.partition, offset);
+        self.held.remove(&partition.partition);
+        Ok(())
+    }
+
+    async fn hold(&mut self, partition: PartitionId) -> Result<(), LogError> {
+        self.own(partition, "hold")?;
+        self.held.insert(partition.partition);
+        Ok(())
     }
 
     async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {

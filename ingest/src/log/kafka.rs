@@ -109,7 +109,10 @@ fn class_of(code: Code) -> ErrorClass {
         | C::AssignmentLost
         | C::PurgeQueue
         | C::PurgeInflight => ErrorClass::AbortTxn,
-        C::BrokerTransportFailure
+        // A partition is named only if its topic was found before: the metadata of a broker that has just
+        // come back, or of a cluster without that partition's leader, lacks it for a moment.
+        C::UnknownPartition
+        | C::BrokerTransportFailure
         | C::DestroyBroker
         | C::AllBrokersDown
         | C::Resolve
@@ -141,6 +144,19 @@ fn class_of(code: Code) -> ErrorClass {
     }
 }
 
+/// Whether a step that was refused so would be refused again.
+fn is_lasting(code: Code) -> bool {
+    use Code as C;
+    matches!(
+        code,
+        C::MessageSizeTooLarge
+            | C::InvalidRecord
+            | C::TopicAuthorizationFailed
+            | C::GroupAuthorizationFailed
+            | C::TransactionalIdAuthorizationFailed
+    )
+}
+
 /// An error of librdkafka as the log tells it; `client` knows what a fatal one was, and its context why
 /// brokers that do not answer may have refused us.
 fn failed<C: Common>(what: impl Into<String>, error: &KafkaError, client: &Client<C>) -> LogError {
@@ -149,7 +165,7 @@ fn failed<C: Common>(what: impl Into<String>, error: &KafkaError, client: &Clien
         (_, Some((code, _))) => class_of(*code),
         (KafkaError::Transaction(e), _) if e.is_retriable() => ErrorClass::Retry { after_ms: 500 },
         (KafkaError::Transaction(e), _) => match class_of(e.code()) {
-            ErrorClass::Fatal if e.txn_requires_abort() => ErrorClass::AbortTxn,
+            ErrorClass::Fatal if e.txn_requires_abort() && !is_lasting(e.code()) => ErrorClass::AbortTxn,
             class => class,
         },
         (error, _) => error.rdkafka_error_code().map_or(ErrorClass::Fatal, class_of),
@@ -474,5 +490,22 @@ impl Broker for KafkaBroker {
 
     async fn appender(&self) -> Result<Self::Appender, LogError> {
         KafkaAppender::open(Arc::clone(&self.inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cluster_in_motion_answers_passes_and_what_is_missing_does_not() {
+        let check = |code: Code, passes: bool| {
+            assert_eq!(matches!(class_of(code), ErrorClass::Retry { .. }), passes, "{code:?}");
+        };
+        check(Code::UnknownPartition, true);
+        check(Code::LeaderNotAvailable, true);
+        check(Code::DestroyBroker, true);
+        check(Code::UnknownTopic, false);
+        check(Code::TopicAuthorizationFailed, false);
     }
 }

@@ -18,6 +18,7 @@ pub mod memory;
 
 use bytes::Bytes;
 use schemas::record::{OutRecord, PartitionId, Position, Record};
+use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
 /// A changed entry of a partition's state, as in `processors::stage`.
@@ -162,8 +163,12 @@ pub trait Log: Send {
     /// [`ErrorClass::AbortTxn`] and [`ErrorClass::Fenced`] as described there.
     fn commit(&mut self, txn: Txn) -> impl Future<Output = Result<(), LogError>> + Send;
 
-    /// Continues reading an assigned partition at `offset`.
+    /// Continues reading an assigned partition at `offset`, also one that is held.
     fn seek(&mut self, partition: PartitionId, offset: u64) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// Gives no more records of an assigned partition before its next [`Log::seek`] or assignment; it is
+    /// no member's loss, and others are read on. [`LogEvent::Idle`] says nothing about it.
+    fn hold(&mut self, partition: PartitionId) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// What the group committed last for a partition.
     fn committed(&mut self, partition: PartitionId)
@@ -271,4 +276,28 @@ pub trait Broker: Clone + Send + Sync + 'static {
 
     /// Opens an intake producer.
     fn appender(&self) -> impl Future<Output = Result<Self::Appender, LogError>> + Send;
+}
+
+/// A step's records: its outputs, then its state entries.
+fn step_records(txn: &mut Txn) -> Result<Vec<OutRecord>, LogError> {
+    let mut records = std::mem::take(&mut txn.outputs);
+    let changes = std::mem::take(&mut txn.changes);
+    let Some(topic) = txn.state_topic else {
+        let stray = || {
+            LogError::fatal(
+                format!("commit of {}", in_process::name(txn.source)),
+                "state changes without a state topic",
+            )
+        };
+        return if changes.is_empty() { Ok(records) } else { Err(stray()) };
+    };
+    records.extend(changes.into_iter().map(|(key, value)| OutRecord {
+        topic,
+        partition: Some(txn.source.partition),
+        timestamp: TimestampMicros(0),
+        key: Some(key),
+        value,
+        headers: Vec::new(),
+    }));
+    Ok(records)
 }

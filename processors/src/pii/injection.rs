@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memmem;
 
 /// A rule that matched; its name is stable.
@@ -50,8 +50,9 @@ const EXFILTRATE: &str = "xfiltrate ";
 /// stage's time.
 static STEM: LazyLock<AhoCorasick> = LazyLock::new(|| {
     let stems = [IGNORE, OWN, MARKUP, JAILBREAK, OUTSIDE, &[EXFILTRATE]].concat();
+    // Leftmost, as only such a search looks at many bytes at a time.
     #[allow(clippy::expect_used, reason = "constant patterns, each a few bytes")]
-    AhoCorasick::new(stems).expect("I4: the stems are constants")
+    AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(stems).expect("I4: the stems are constants")
 });
 
 /// Words looked at on either side of a rare word.

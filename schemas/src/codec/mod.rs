@@ -1,7 +1,7 @@
 //! Bytes to events and back: Avro behind a single-object or a Confluent frame.
 //!
 //! Decoding is total: any bytes give an event or a reason. It performs no I/O: schemas that a
-//! registry assigned ids to are handed in.
+//! registry assigned ids to are handed in, at the start or beside the records that need them.
 
 pub(crate) mod datum;
 mod foreign;
@@ -10,6 +10,7 @@ mod header;
 mod history;
 mod layout;
 mod published;
+mod registered;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,8 @@ use datum::{Datum, Fault, Input};
 use foreign::Foreign;
 use frame::Frame;
 pub use header::{HeaderFault, HeaderFaultKind, SYSTEM_TYPES, check_header, validate_header};
-pub use published::{PublishedSchema, published_schemas};
+pub use published::{NAMESPACE, PublishedSchema, published_schemas};
+pub use registered::{Registered, RegistryFacts};
 
 /// Why bytes are not an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -327,7 +329,16 @@ impl Codec {
     /// # Errors
     /// The reason for the dead-letter topic; the bytes are at fault, not the system.
     pub fn decode<T: Text>(&self, value: Option<&[u8]>) -> Result<Event<T>, DecodeError> {
-        let (writer, body) = self.open(value, T::VALUE_BYTES_MAX)?;
+        self.decode_with(value, &registered::NOTHING)
+    }
+
+    /// As [`Codec::decode`], with what a registry says of ids that this codec does not know
+    /// ([`Codec::asks_for`]).
+    ///
+    /// # Errors
+    /// As [`Codec::decode`].
+    pub fn decode_with<T: Text>(&self, value: Option<&[u8]>, facts: &RegistryFacts) -> Result<Event<T>, DecodeError> {
+        let (writer, body) = self.open(value, T::VALUE_BYTES_MAX, facts)?;
         let read = match writer.kind() {
             Kind::Event(kind) => writer.read_event(kind, body),
             Kind::Unknown => writer.read_unknown(body),
@@ -341,7 +352,7 @@ impl Codec {
     /// # Errors
     /// As [`Codec::decode`].
     pub fn decode_derived(&self, value: Option<&[u8]>) -> Result<Derived, DecodeError> {
-        let (writer, body) = self.open(value, DERIVED_BYTES_MAX)?;
+        let (writer, body) = self.open(value, DERIVED_BYTES_MAX, &registered::NOTHING)?;
         let read = match writer.kind() {
             Kind::Event(kind) => writer.read_event(kind, body).map(Derived::Event),
             Kind::Unknown => writer.read_unknown(body).map(Derived::Event),
@@ -350,15 +361,42 @@ impl Codec {
         read.map_err(|fault| error(writer.kind(), fault))
     }
 
-    fn open<'a>(&self, value: Option<&'a [u8]>, bytes_max: usize) -> Result<(&Writer, &'a [u8]), DecodeError> {
+    /// The registry id whose schema must be known before a value can be judged; `None` where this codec
+    /// can judge it alone.
+    pub fn asks_for<T: Text>(&self, value: Option<&[u8]>) -> Option<u32> {
+        match frame::split(value, T::VALUE_BYTES_MAX) {
+            Ok((Frame::Registry(id), _)) => (!self.ids.contains_key(&id)).then_some(id),
+            _ => None,
+        }
+    }
+
+    /// What a schema that a registry holds is to this codec; the same text gives the same fact for ever.
+    pub fn registered(&self, text: &str) -> Registered {
+        match self.writer(text) {
+            Ok((_, writer)) => Registered::readable(writer),
+            Err(error) => Registered::Unusable(error.to_string()),
+        }
+    }
+
+    fn open<'a, 'w>(
+        &'w self,
+        value: Option<&'a [u8]>,
+        bytes_max: usize,
+        facts: &'w RegistryFacts,
+    ) -> Result<(&'w Writer, &'a [u8]), DecodeError> {
         let (frame, body) = frame::split(value, bytes_max)?;
-        let (writer, what) = match &frame {
-            Frame::Fingerprint(fingerprint) => (self.fingerprints.get(fingerprint), "fingerprint"),
-            Frame::Registry(id) => (self.ids.get(id), "registry id"),
+        let writer = match &frame {
+            Frame::Fingerprint(fingerprint) => self.fingerprints.get(fingerprint).ok_or(("fingerprint", frame)),
+            Frame::Registry(id) => match self.ids.get(id) {
+                Some(writer) => Ok(writer),
+                None => registered::writer(facts, *id)?.ok_or(("registry id", frame)),
+            },
         };
-        let unknown =
-            || DecodeError { reason: RejectReason::UnknownSchema, detail: format!("no schema has {what} {frame}") };
-        writer.map(|writer| (writer, body)).ok_or_else(unknown)
+        let unknown = |(what, frame)| DecodeError {
+            reason: RejectReason::UnknownSchema,
+            detail: format!("no schema has {what} {frame}"),
+        };
+        Ok((writer.map_err(unknown)?, body))
     }
 }
 

@@ -15,8 +15,8 @@ use sha2::Digest as _;
 use super::SchemaError;
 use crate::event::{EventKind, SOURCES};
 
-/// Namespace of every schema.
-pub(super) const NAMESPACE: &str = "custody.v1";
+/// Namespace of every schema of ours.
+pub const NAMESPACE: &str = "custody.v1";
 
 /// A record's schema as others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

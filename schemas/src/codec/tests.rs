@@ -334,6 +334,42 @@ fn registry_frames_are_written_and_read() {
 }
 
 #[test]
+fn what_a_registry_says_decides_about_its_ids_alone() {
+    let event: RawEvent = testing::event(EventKind::ModelCall, 3);
+    let framed = |id: u8| [&[0, 0, 0, 0, id], &codec().encode(&event)[FRAME_BYTES..]].concat();
+    let facts = RegistryFacts::from([
+        (1, codec().registered(&schema_of("ModelCall").json)),
+        (2, codec().registered("{\"type\":\"int\"}")),
+        (3, Registered::Absent),
+    ]);
+    let check = |id: u8, expected: Result<RawEvent, (RejectReason, &str)>| {
+        let decoded = codec().decode_with::<RawText>(Some(&framed(id)), &facts);
+        let expected = expected.map_err(|(reason, detail)| DecodeError { reason, detail: detail.to_owned() });
+        assert_eq!(decoded, expected, "{id}");
+    };
+    check(1, Ok(event.clone()));
+    let unusable = "registry id 2: schema {\"type\":\"int\"} cannot be used: it is not a record";
+    check(2, Err((RejectReason::UnusableSchema, unusable)));
+    check(3, Err((RejectReason::UnknownSchema, "the registry has no schema with id 3")));
+    check(4, Err((RejectReason::UnknownSchema, "no schema has registry id 4")));
+}
+
+#[test]
+fn only_a_registry_frame_of_an_unknown_id_asks() {
+    let known = codec().clone().with_registry_ids(BTreeMap::from([(7, schema_of("Tick").json.clone())])).unwrap();
+    let check = |value: Option<&[u8]>, expected: Option<u32>| {
+        assert_eq!(known.asks_for::<RawText>(value), expected, "{value:?}");
+    };
+    check(None, None);
+    check(Some(b"{}"), None);
+    check(Some(&[0, 0, 0, 7]), None);
+    check(Some(&[0, 0, 0, 0, 7, 1]), None);
+    check(Some(&[0, 0, 0, 1, 7]), Some(263));
+    check(Some(&codec().encode(&testing::event::<RawText>(EventKind::Tick, 1))), None);
+    assert_eq!(known.asks_for::<RawText>(Some(&vec![0; EVENT_BYTES_MAX + 1])), None, "it is refused for its size");
+}
+
+#[test]
 fn single_object_frames_of_other_versions_are_read() {
     let older = other_version(|_, fields| drop(fields.pop()));
     let fingerprint = published::fingerprint_of_text(&older).unwrap();

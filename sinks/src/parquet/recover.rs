@@ -28,12 +28,37 @@ pub struct Head {
     pub manifest_sha256: Sha256,
 }
 
+/// The last manifest and its digest; `None`: there is none.
+type Last = Option<(Manifest, Sha256)>;
+
 /// Lists, reads the last manifest, finishes what a crash interrupted. `None`: nothing is published.
 ///
 /// # Errors
 /// [`ErrorClass::Data`]: the chain is not one that this writer leaves; verify before going on.
+/// [`ErrorClass::Retry`]: another member publishes; ask again.
 pub async fn recover(store: &Store, partition: PartitionId, build: &str) -> Result<Option<Head>, SinkError> {
-    let last = last_manifest(store, partition).await?;
+    recover_behind(store, partition, last_manifest(store, partition).await?, build).await
+}
+
+/// As [`recover`], behind a manifest that was the last one a moment ago. What looks like damage is none if
+/// the chain has grown since: a member that was frozen reads while its successor writes.
+async fn recover_behind(
+    store: &Store,
+    partition: PartitionId,
+    last: Last,
+    build: &str,
+) -> Result<Option<Head>, SinkError> {
+    let finished = finish(store, partition, &last, build).await;
+    let is_damage = matches!(&finished, Err(error) if error.class == ErrorClass::Data);
+    if is_damage && last_manifest(store, partition).await? != last {
+        let at = format!("recover {}/{}", partition.topic, partition.partition);
+        return Err(SinkError::new(ErrorClass::Retry, at, "another member publishes to it"));
+    }
+    finished
+}
+
+/// Writes the manifest that a crash left out behind `last`.
+async fn finish(store: &Store, partition: PartitionId, last: &Last, build: &str) -> Result<Option<Head>, SinkError> {
     let head = last
         .as_ref()
         .map(|(manifest, sha256)| Head { offset_next: manifest.publication.offset_next, manifest_sha256: *sha256 });
@@ -52,7 +77,7 @@ pub async fn recover(store: &Store, partition: PartitionId, build: &str) -> Resu
     }
 }
 
-async fn last_manifest(store: &Store, partition: PartitionId) -> Result<Option<(Manifest, Sha256)>, SinkError> {
+async fn last_manifest(store: &Store, partition: PartitionId) -> Result<Last, SinkError> {
     let listed = store.list(&object_key::manifest_prefix(partition), None).await?;
     let Some(last) = listed.last() else { return Ok(None) };
     let key = last.location.as_ref();
@@ -162,5 +187,26 @@ pub async fn put_manifest(
     match (Manifest { writer: manifest.writer.clone(), ..theirs }) == manifest {
         true => Ok(Head { offset_next, manifest_sha256: Sha256::of(&stored) }),
         false => Err(SinkError::new(ErrorClass::Data, &key, "another manifest stands there; run custody verify")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::parquet::testing::fixture::{CLEAN, log, run};
+
+    #[tokio::test]
+    async fn a_chain_that_grows_while_it_is_read_is_not_damaged() {
+        let store = Store::new(Arc::new(InMemory::new()));
+        let stale = last_manifest(&store, CLEAN).await.expect("listed");
+        assert!(run(&store, &log(), true).await.len() > 1, "the other member has published several objects");
+        let found = recover_behind(&store, CLEAN, stale, "custody/test").await.expect_err("a stale view");
+        assert_eq!(found.class, ErrorClass::Retry, "{found}");
+        let head = recover(&store, CLEAN, "custody/test").await.expect("recovered").expect("a head");
+        assert_eq!(head.offset_next, 44);
     }
 }

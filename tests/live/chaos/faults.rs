@@ -43,22 +43,69 @@ pub(crate) enum Outside {
     AnswersLost,
     /// Answers come late.
     AnswersDelayed,
+    /// Connections to the brokers end in order.
+    LogCut,
+    /// They are reset.
+    LogReset,
+    /// They end in the middle of a request.
+    LogHalved,
+    /// They end when a transaction's end is answered: it is committed or aborted, and its producer not told.
+    CommitAnswersLost,
+    /// They end when an append is answered.
+    AppendAnswersLost,
+    /// Everything between the roles and the brokers comes late.
+    LogDelayed,
+    /// Nothing comes for longer than a session lasts, and then all of it.
+    LogSilent,
+    /// The store's disk is full.
+    StoreFull,
+    /// A broker's disk is full.
+    BrokerFull,
+    /// A client's disk is full.
+    SpoolFull,
     /// A role is frozen past its session, another instance takes over, and the first wakes up.
     Zombie,
 }
 
 impl Outside {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::BrokerKilled,
-        Self::ClickHouseKilled,
+    /// Slow ones apart from each other; the first come twice in the short series.
+    pub(crate) const ALL: [Self; 19] = [
+        Self::CommitAnswersLost,
+        Self::LogReset,
+        Self::StoreFull,
         Self::AnswersLost,
+        Self::LogCut,
+        Self::BrokerKilled,
         Self::StoreKilled,
-        Self::RequestsCut,
-        Self::BrokerStopped,
-        Self::AnswersDelayed,
+        Self::LogHalved,
         Self::BrokerFrozen,
+        Self::AppendAnswersLost,
+        Self::RequestsCut,
+        Self::BrokerFull,
+        Self::SpoolFull,
+        Self::LogDelayed,
+        Self::LogSilent,
+        Self::ClickHouseKilled,
+        Self::AnswersDelayed,
+        Self::BrokerStopped,
         Self::Zombie,
     ];
+
+    /// Those that want a disk of their own to fill.
+    const OF_FULL_DISKS: [Self; 3] = [Self::StoreFull, Self::BrokerFull, Self::SpoolFull];
+
+    /// Without kinds that want a disk to fill.
+    pub(crate) fn without_full_disks(mut kinds: Vec<Self>) -> Vec<Self> {
+        kinds.retain(|kind| !Self::OF_FULL_DISKS.contains(kind));
+        kinds
+    }
+
+    /// The kind of a name, or every kind without one.
+    pub(crate) fn named(name: Option<String>) -> Vec<Self> {
+        let Some(name) = name else { return Self::ALL.to_vec() };
+        let kind = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        vec![kind.unwrap_or_else(|| panic!("{name:?} is none of {:?}", Self::ALL.map(Self::name)))]
+    }
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -70,10 +117,23 @@ impl Outside {
             Self::RequestsCut => "requests cut",
             Self::AnswersLost => "answers lost",
             Self::AnswersDelayed => "answers delayed",
+            Self::LogCut => "log connections cut",
+            Self::LogReset => "log connections reset",
+            Self::LogHalved => "log requests halved",
+            Self::CommitAnswersLost => "commit answers lost",
+            Self::AppendAnswersLost => "append answers lost",
+            Self::LogDelayed => "log delayed",
+            Self::LogSilent => "log silent",
+            Self::StoreFull => "store full",
+            Self::BrokerFull => "broker full",
+            Self::SpoolFull => "spool full",
             Self::Zombie => "zombie",
         }
     }
 }
+
+/// Kinds of faults from outside in one round.
+pub(crate) const OUTSIDE_PER_ROUND: usize = 3;
 
 /// What breaks in one round.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +142,8 @@ pub(crate) struct Plan {
     pub(crate) points: Vec<String>,
     /// The client's.
     pub(crate) send: String,
-    pub(crate) outside: Outside,
+    /// In this order; a zombie comes last in any case.
+    pub(crate) outside: Vec<Outside>,
     /// Which broker (1 to 3), where it is one.
     pub(crate) broker: u32,
     /// Which role freezes, where one does: an index of [`TARGETS`].
@@ -91,30 +152,32 @@ pub(crate) struct Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}; {}", self.points.join(" "), self.send, self.outside.name())
+        let outside: Vec<&str> = self.outside.iter().map(|kind| kind.name()).collect();
+        write!(f, "{} {}; {}", self.points.join(" "), self.send, outside.join(", "))
     }
 }
 
 /// The plan of a round: kinds by turns, so that each comes equally often; passages by chance.
-pub(crate) fn plan(seed: u64, round: u64) -> Plan {
+pub(crate) fn plan(seed: u64, round: u64, kinds: &[Outside]) -> Plan {
     let mut chance = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ round);
     let turn = usize::try_from(round).expect("few rounds");
     let mut armed = |point: &str| format!("{point}:{}", chance.u32(1..=3));
     let points =
         TARGETS.iter().enumerate().map(|(i, target)| armed(target.points[(turn + i) % target.points.len()])).collect();
     let send = armed(SEND);
-    let outside = Outside::ALL[turn % Outside::ALL.len()];
+    let in_turn = (turn * OUTSIDE_PER_ROUND..).take(OUTSIDE_PER_ROUND.min(kinds.len()));
+    let outside = in_turn.map(|i| kinds[i % kinds.len()]).collect();
     // The gateway is no member of a group: nobody takes it over.
     Plan { points, send, outside, broker: chance.u32(1..=3), zombie: chance.usize(1..TARGETS.len()) }
 }
 
 #[test]
 fn every_kind_of_fault_comes_by_turns() {
-    let plans: Vec<Plan> = (0..12).map(|round| plan(7, round)).collect();
+    let plans: Vec<Plan> = (0..crate::ROUNDS_SHORT).map(|round| plan(7, round, &Outside::ALL)).collect();
     let named: std::collections::BTreeSet<&str> =
         plans.iter().flat_map(|plan| &plan.points).filter_map(|point| point.split(':').next()).collect();
     let known = custody::fault::FAULT_POINTS.iter().copied().filter(|point| *point != SEND).collect();
     assert_eq!(named, known);
-    assert!(Outside::ALL.iter().all(|kind| plans.iter().any(|plan| plan.outside == *kind)));
-    assert_eq!(plan(7, 3), plan(7, 3));
+    assert!(Outside::ALL.iter().all(|kind| plans.iter().any(|plan| plan.outside.contains(kind))));
+    assert_eq!(plan(7, 3, &Outside::ALL), plan(7, 3, &Outside::ALL));
 }

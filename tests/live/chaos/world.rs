@@ -1,62 +1,80 @@
-//! The servers and processes of a series, and how each is broken and mended.
+//! The servers and processes of a series, and its rounds. How servers are broken is in `breaking`.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
+use crate::disk::Disk;
 use crate::faults::{Outside, Plan, TARGETS};
 use crate::oracle::Oracle;
 use crate::support::agent::{Agent, drain};
-use crate::support::custody;
-use crate::support::installation::{Installation, Running, free_port, kill, port_of, run, variable};
-use crate::support::proxy::{Mode, Proxy};
+use crate::support::installation::{Installation, Running, free_port, run, variable};
+use crate::support::proxy::Proxy;
+use crate::support::{custody, until};
 
-/// Longest time until every armed process has died, and until everything is reconciled.
-const PATIENCE: Duration = Duration::from_secs(150);
-/// Longer than a member's session (10 s): the group gives its partitions to another.
-const FROZEN: Duration = Duration::from_secs(13);
-/// Connections that a proxy breaks in a round, and how long it tries.
-const BROKEN_CONNECTIONS: u64 = 4;
-const BREAKING: Duration = Duration::from_secs(4);
+/// Bytes that an agent has spooled before its disk is made small, and those that it has left then.
+const SPOOLED: u64 = 16 << 10;
+const SPOOL_LEFT: u64 = 64 << 10;
 
 /// Everything that runs.
 pub(crate) struct World {
-    installation: Installation,
+    pub(crate) installation: Installation,
     config: PathBuf,
     intake: String,
-    s3: String,
-    s3_data: String,
-    kafka_data: String,
-    clickhouse_proxy: Proxy,
-    s3_proxy: Proxy,
+    pub(crate) s3: String,
+    pub(crate) s3_data: String,
+    pub(crate) kafka_data: String,
+    /// One before each broker.
+    pub(crate) log_proxies: Vec<Proxy>,
+    pub(crate) clickhouse_proxy: Proxy,
+    pub(crate) s3_proxy: Proxy,
+    /// `None` where no file system can be mounted.
+    pub(crate) disks: Option<Disks>,
     /// By role, in the order of [`TARGETS`].
-    roles: Vec<Running>,
+    pub(crate) roles: Vec<Running>,
+    /// By role: the point at which it is going to die.
+    armed: Vec<Option<String>>,
     oracle: Oracle,
+}
+
+/// Disks that can be filled.
+pub(crate) struct Disks {
+    pub(crate) store: Disk,
+    /// The third broker's.
+    pub(crate) broker: Disk,
+    pub(crate) spool: Disk,
+    pub(crate) spool_dir: PathBuf,
+}
+
+impl Disks {
+    /// Those that `CUSTODY_TEST_SPOOL` says are there.
+    fn find(s3_data: &str, kafka_data: &str) -> Option<Self> {
+        let spool_dir = PathBuf::from(std::env::var("CUSTODY_TEST_SPOOL").ok()?);
+        Some(Self {
+            store: Disk::at(Path::new(s3_data)),
+            broker: Disk::at(&Path::new(kafka_data).join("node-3/storage")),
+            spool: Disk::at(&spool_dir),
+            spool_dir,
+        })
+    }
+}
+
+/// What an agent has sent in a round.
+pub(crate) struct Sent {
+    pub(crate) agent: String,
+    pub(crate) spool: PathBuf,
+    /// Events that it was told are taken; `None` where it died before it could be.
+    pub(crate) events: Option<u64>,
 }
 
 fn address(url: &str) -> &str {
     url.trim_start_matches("http://").trim_end_matches('/')
 }
 
-/// The process whose pid a script of `docker/` has written down.
-fn pid_in(file: &Path) -> i32 {
-    let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-    text.trim().parse().expect("a pid")
-}
-
-fn signal(pid: i32, signal: Signal) {
-    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-    rustix::process::kill_process(pid, signal).expect("signalled");
-}
-
-fn pause(time: Duration) {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
-    }
+/// A proxy before each broker, where the brokers send their clients.
+fn log_proxies() -> Vec<Proxy> {
+    let list = |name| variable(name, "docker/kafka-local.sh start --advertise-port says both");
+    let (advertised, relayed) = (list("CUSTODY_TEST_KAFKA_ADVERTISED"), list("CUSTODY_TEST_KAFKA_RELAYED"));
+    advertised.split(',').zip(relayed.split(',')).map(|(at, server)| Proxy::start_at(at, server)).collect()
 }
 
 impl World {
@@ -65,37 +83,43 @@ impl World {
         let installation = Installation::start("chaos");
         let clickhouse_proxy = Proxy::start(address(&installation.clickhouse));
         let s3_proxy = Proxy::start(address(&s3));
+        let s3_data = variable("CUSTODY_TEST_S3_DATA", "it tells what to break");
+        let kafka_data = variable("CUSTODY_TEST_KAFKA_DATA", "it tells what to break");
         let oracle = Oracle::new(&installation, &s3);
         let mut world = Self {
             config: installation.dir.path().join("custody.toml"),
             intake: format!("127.0.0.1:{}", free_port()),
-            s3_data: variable("CUSTODY_TEST_S3_DATA", "it tells what to break"),
-            kafka_data: variable("CUSTODY_TEST_KAFKA_DATA", "it tells what to break"),
+            disks: Disks::find(&s3_data, &kafka_data),
+            s3_data,
+            kafka_data,
             installation,
             s3,
+            log_proxies: log_proxies(),
             clickhouse_proxy,
             s3_proxy,
             roles: Vec::new(),
+            armed: Vec::new(),
             oracle,
         };
         world.write_config(&world.config, "chaos");
         let (code, text) = run(custody().args(["topics", "create", "--config"]).arg(&world.config));
         assert_eq!(code, Some(0), "{text}");
+        world.armed = vec![None; TARGETS.len()];
         world.roles = (0..TARGETS.len()).map(|role| world.role(role, None)).collect();
         world.until("migrated", |world| world.installation.count("1") == "0");
         world
     }
 
-    fn write_config(&self, path: &Path, instance: &str) {
+    pub(crate) fn write_config(&self, path: &Path, instance: &str) {
         let base = self.installation.dir.path();
         std::fs::write(base.join("pii.key"), [7; 32]).expect("a key");
         let text = format!(
-            "instance = \"{instance}\"\n[log]\nurl = \"{}\"\nnamespace = \"{}\"\npartitions = 2\n[log.topic]\nreplicas = 3\n\
+            "instance = \"{instance}\"\n[log]\nurl = \"kafka://{}\"\nnamespace = \"{}\"\npartitions = 2\n[log.topic]\nreplicas = 3\n\
              \"min.insync.replicas\" = 2\n[store]\nurl = \"{}\"\nendpoint = \"http://{}\"\nallow_http = true\n\
              request_timeout_ms = 5000\n[clickhouse]\nurl = \"http://{}\"\nrequest_timeout_ms = 5000\n[pii]\nkeys_file = \"{}\"\n\
              [gateway]\nhttp_listen = \"{}\"\ngrpc_listen = \"127.0.0.1:0\"\ntick_interval_ms = 250\n\
              [telemetry]\nlisten = \"127.0.0.1:0\"\n[archive]\nflush_interval_ms = 500\n[load]\nflush_interval_ms = 200\n",
-            self.installation.log(),
+            self.log(),
             self.installation.namespace,
             self.installation.bucket(),
             self.s3_proxy.address,
@@ -106,24 +130,39 @@ impl World {
         std::fs::write(path, text).expect("a configuration");
     }
 
+    /// The brokers as the roles know them.
+    fn log(&self) -> String {
+        let addresses: Vec<&str> = self.log_proxies.iter().map(|proxy| proxy.address.as_str()).collect();
+        addresses.join(",")
+    }
+
     fn role(&self, role: usize, fault: Option<&str>) -> Running {
         let variables: Vec<(&str, &str)> = fault.map(|point| ("CUSTODY_FAULT_POINT", point)).into_iter().collect();
         self.installation.role_with(TARGETS[role].arguments, &self.config, &variables)
     }
 
-    fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds(self) {
-            self.check_alive();
-            assert!(Instant::now() < deadline, "not {what}:\n{}\n{}", self.status(), self.said());
-            pause(Duration::from_millis(50));
-        }
+    /// Waits; roles that die at their points are started again meanwhile.
+    pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
+        let holds = |world: &mut Self| {
+            world.tend();
+            holds(world)
+        };
+        until(self, what, holds, |world| format!("armed {:?}\n{}\n{}", world.armed, world.status(), world.said()));
     }
 
-    fn check_alive(&mut self) {
-        for (target, running) in TARGETS.iter().zip(&mut self.roles) {
-            let ended = running.0.try_wait().expect("a process");
-            assert_eq!(ended, None, "{:?} has ended: {}", target.arguments, self.installation.said(target.arguments));
+    /// Starts again what has died at its point; nothing else may have ended.
+    pub(crate) fn tend(&mut self) {
+        for (role, target) in TARGETS.iter().enumerate() {
+            let Some(status) = self.roles[role].0.try_wait().expect("a process") else { continue };
+            let point = self.armed[role].take();
+            let said = || self.installation.said(target.arguments);
+            assert!(
+                point.is_some() && status.signal() == Some(9),
+                "{:?} ended: {status}: {}",
+                target.arguments,
+                said()
+            );
+            self.roles[role] = self.role(role, None);
         }
     }
 
@@ -145,47 +184,35 @@ impl World {
         let (steady_spool, doomed_spool) = (spool(&steady), spool(&doomed));
         // Whoever ran until now is killed where it happens to be, and its successor is armed.
         for (role, point) in plan.points.iter().enumerate() {
+            self.roles[role].end();
             self.roles[role] = self.role(role, Some(point));
+            self.armed[role] = Some(point.clone());
         }
         let agent = Agent::start(&steady, &self.intake, &steady_spool, None);
-        let mut sender = Some(Agent::start(&doomed, &self.intake, &doomed_spool, Some(&plan.send)));
-        let mut armed: Vec<usize> = (0..TARGETS.len()).collect();
-        self.break_outside(plan);
-        let deadline = Instant::now() + PATIENCE;
-        while !armed.is_empty() || sender.is_some() {
-            armed.retain(|role| !self.has_died(*role));
-            if sender.as_mut().is_some_and(Agent::is_killed) {
-                sender.take().expect("a sender").bury();
-            }
-            let left: Vec<&str> = armed.iter().map(|role| plan.points[*role].as_str()).collect();
-            assert!(Instant::now() < deadline, "not fired: {left:?} {:?}\n{}", sender.map(|_| &plan.send), self.said());
-            pause(Duration::from_millis(20));
+        let mut sender = Agent::start(&doomed, &self.intake, &doomed_spool, Some(&plan.send));
+        let mut sent = vec![Sent { agent: doomed, spool: doomed_spool, events: None }];
+        for kind in plan.outside.iter().filter(|kind| **kind != Outside::Zombie) {
+            sent.extend(self.break_outside(*kind, round, plan));
         }
-        if plan.outside == Outside::Zombie {
+        self.until("dead at every point", |world| world.armed.iter().all(Option::is_none) && sender.is_killed());
+        sender.bury();
+        // It wants processes that nothing else ends.
+        if plan.outside.contains(&Outside::Zombie) {
             self.freeze_role(plan.zombie);
         }
-        drain(&self.intake, &doomed_spool);
-        let sent = agent.finish();
-        self.reconcile(&steady, &doomed, sent)
+        sent.iter().for_each(|left| drain(&self.intake, &left.spool));
+        sent.push(Sent { agent: steady, spool: steady_spool, events: Some(agent.finish()) });
+        self.reconcile(&sent)
     }
 
-    /// Whether an armed role has died at its point; it is started again then.
-    fn has_died(&mut self, role: usize) -> bool {
-        let Some(status) = self.roles[role].0.try_wait().expect("a process") else { return false };
-        let arguments = TARGETS[role].arguments;
-        assert_eq!(status.signal(), Some(9), "{arguments:?} ended by itself: {}", self.installation.said(arguments));
-        self.roles[role] = self.role(role, None);
-        true
-    }
-
-    fn reconcile(&mut self, steady: &str, doomed: &str, sent: u64) -> u64 {
+    fn reconcile(&mut self, sent: &[Sent]) -> u64 {
         let raw = self.oracle.read_raw();
-        let of = |agent: &str| raw.get(agent).cloned().unwrap_or_default();
-        let (steady_ids, doomed_ids) = (of(steady), of(doomed));
-        let mut distinct = steady_ids.clone();
-        distinct.dedup();
-        assert_eq!(distinct.len() as u64, sent, "acknowledged events of {steady} that the log holds");
-        for (agent, ids) in [(steady, steady_ids), (doomed, doomed_ids)] {
+        for Sent { agent, events, .. } in sent {
+            let ids = raw.get(agent).cloned().unwrap_or_default();
+            let mut distinct = ids.clone();
+            distinct.dedup();
+            let held = distinct.len() as u64;
+            assert_eq!(held, events.unwrap_or(held), "acknowledged events of {agent} that the log holds");
             self.until(&format!("loaded: {agent}"), |world| {
                 world.oracle.loaded(&world.installation, agent).len() >= ids.len()
             });
@@ -196,6 +223,27 @@ impl World {
         }
         self.until("archived", |world| world.oracle.is_archived());
         raw.values().map(Vec::len).sum::<usize>() as u64
+    }
+
+    /// An agent whose disk is full says so and ends; what it had taken is sent once there is room.
+    pub(crate) fn overfill(&mut self, round: u64) -> Sent {
+        let name = format!("r{round}f");
+        let disks = self.disks.as_ref().expect("kinds of full disks are left out without");
+        let spool = disks.spool_dir.join(&name);
+        let mut agent = Agent::start(&name, &self.intake, &spool, None);
+        let bytes = || -> u64 {
+            let entries = std::fs::read_dir(&spool).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
+        };
+        self.until("spooling", |_| bytes() >= SPOOLED);
+        let disks = self.disks.as_mut().expect("as above");
+        disks.spool.fill(SPOOL_LEFT);
+        self.until("ended", |_| agent.has_ended());
+        let (taken, said) = agent.refused();
+        let (is_clear, at) = (said.contains("No space left on device"), spool.display().to_string());
+        assert!(is_clear && said.contains(&at), "{name} said {said}");
+        self.disks.as_ref().expect("as above").spool.free();
+        Sent { agent: name, spool, events: Some(taken) }
     }
 
     /// The whole archive against the tables.
@@ -230,86 +278,5 @@ impl World {
                 self.installation.said(target.arguments)
             );
         }
-    }
-
-    fn break_outside(&mut self, plan: &Plan) {
-        match plan.outside {
-            Outside::BrokerKilled => {
-                kill(pid_in(&self.node(plan.broker).join("broker.pid")));
-                self.start_broker("start", plan.broker);
-            }
-            Outside::BrokerStopped => {
-                self.start_broker("stop", plan.broker);
-                self.start_broker("start", plan.broker);
-            }
-            Outside::BrokerFrozen => self.freeze(pid_in(&self.node(plan.broker).join("broker.pid"))),
-            Outside::ClickHouseKilled => {
-                self.installation.kill_clickhouse();
-                self.installation.start_clickhouse();
-            }
-            Outside::StoreKilled => {
-                kill(pid_in(&Path::new(&self.s3_data).join("server.pid")));
-                self.script("s3-local.sh", &["start", "--port", port_of(&self.s3), "--data", &self.s3_data]);
-            }
-            Outside::RequestsCut => self.break_connections(Mode::CutRequests),
-            Outside::AnswersLost => self.break_connections(Mode::LoseAnswers),
-            Outside::AnswersDelayed => self.break_connections(Mode::DelayAnswers),
-            // It wants processes that nothing else ends.
-            Outside::Zombie => {}
-        }
-    }
-
-    /// Breaks connections of both proxies until each has hit some.
-    fn break_connections(&self, mode: Mode) {
-        let before = [self.clickhouse_proxy.fired(), self.s3_proxy.fired()];
-        let proxies = [&self.clickhouse_proxy, &self.s3_proxy];
-        proxies.iter().for_each(|proxy| proxy.set(mode));
-        let until = Instant::now() + BREAKING;
-        while Instant::now() < until
-            && proxies.iter().zip(before).any(|(proxy, before)| proxy.fired() < before + BROKEN_CONNECTIONS)
-        {
-            pause(Duration::from_millis(10));
-        }
-        proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
-        assert!(proxies.iter().zip(before).any(|(proxy, before)| proxy.fired() > before), "{mode:?} hit no connection");
-    }
-
-    fn freeze(&self, pid: i32) {
-        signal(pid, Signal::STOP);
-        pause(FROZEN);
-        signal(pid, Signal::CONT);
-    }
-
-    /// Another instance of the role takes over while the first is frozen; both run when it wakes, then the
-    /// second goes.
-    fn freeze_role(&mut self, role: usize) {
-        let standby_config = self.installation.dir.path().join("standby.toml");
-        self.write_config(&standby_config, "standby");
-        let standby = self.installation.role(TARGETS[role].arguments, &standby_config);
-        self.freeze(i32::try_from(self.roles[role].0.id()).expect("a pid"));
-        // Awake, it finds that others have its partitions.
-        pause(Duration::from_secs(3));
-        self.check_alive();
-        let arguments = TARGETS[role].arguments;
-        assert_eq!(standby.drained(), Some(0), "standby of {arguments:?}: {}", self.installation.said(arguments));
-    }
-
-    fn node(&self, node: u32) -> PathBuf {
-        Path::new(&self.kafka_data).join(format!("node-{node}"))
-    }
-
-    fn start_broker(&self, verb: &str, node: u32) {
-        let bootstrap = self.installation.kafka.split(',').next().expect("a broker");
-        let (port, node) = (port_of(bootstrap), node.to_string());
-        self.script(
-            "kafka-local.sh",
-            &[verb, "--nodes", "3", "--node", &node, "--port", port, "--data", &self.kafka_data],
-        );
-    }
-
-    fn script(&self, name: &str, arguments: &[&str]) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker").join(name);
-        let (code, text) = run(Command::new(script).args(arguments));
-        assert_eq!(code, Some(0), "{name} {arguments:?}: {text}");
     }
 }

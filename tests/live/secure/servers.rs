@@ -1,17 +1,16 @@
 //! Certificates of our own, and the servers of `docker/` that use them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::support::installation::run;
+use super::support::installation::{free_ports, run};
 
 /// A folder with a certificate authority (`ca.pem`) and a server's certificate for 127.0.0.1, in the
 /// forms that the servers take: `cert.pem` and `key.pem`, both together in `server.pem`.
@@ -102,16 +101,4 @@ async fn carry(acceptor: TlsAcceptor, client: TcpStream, server: String) -> std:
     let mut server = TcpStream::connect(server).await?;
     tokio::io::copy_bidirectional(&mut client, &mut server).await?;
     Ok(())
-}
-
-/// The first of three ports in a row that nobody listens on. Below 32768, as Linux gives those above to
-/// outgoing connections, and a broker takes seconds to listen.
-fn free_ports() -> u16 {
-    static TRIED: AtomicU32 = AtomicU32::new(0);
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (0..1_000)
-        .map(|_| std::process::id().wrapping_mul(10).wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)))
-        .map(|number| 21_000 + u16::try_from(number % 3_000).unwrap() * 3)
-        .find(|port| (*port..*port + 3).all(is_free))
-        .expect("three free ports in a row")
 }

@@ -71,6 +71,22 @@ impl Agent {
         self.child.try_wait().expect("a process").is_some_and(|status| status.signal() == Some(9))
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a process").is_some()
+    }
+
+    /// How many events it took before it ended by a failure of its disk, and what it said of that.
+    pub(crate) fn refused(self) -> (u64, String) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _sent = self.feeding.join().expect("fed");
+        let output = self.child.wait_with_output().expect("custody send");
+        assert_eq!(output.status.code(), Some(2));
+        let read = summary(&output)["events"].as_u64().expect("a number");
+        // The last one that it read was not taken.
+        (read - 1, String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// How many events it was given; all of them are acknowledged then.
     pub(crate) fn finish(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);

@@ -7,12 +7,9 @@ use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::custody;
-
-/// Longest wait for something that must happen.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The value of a variable that tells where a server is.
 pub(crate) fn variable(name: &str, how: &str) -> String {
@@ -22,6 +19,18 @@ pub(crate) fn variable(name: &str, how: &str) -> String {
 /// A port that nobody has; whoever is told it can listen again on it after a restart.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+/// The first of three ports in a row that nobody listens on. Below 32768, as Linux gives those above to
+/// outgoing connections, and a broker takes seconds to listen.
+pub(crate) fn free_ports() -> u16 {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (0..1_000)
+        .map(|_| std::process::id().wrapping_mul(10).wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)))
+        .map(|number| 21_000 + u16::try_from(number % 3_000).expect("a small number") * 3)
+        .find(|port| (*port..*port + 3).all(is_free))
+        .expect("three free ports in a row")
 }
 
 /// What follows the last colon of an address.
@@ -34,13 +43,18 @@ pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Ended already, if the test got so far.
-        let _gone = self.0.kill();
-        let _status = self.0.wait();
+        self.end();
     }
 }
 
 impl Running {
+    /// SIGKILL, until it is gone and its ports are free.
+    pub(crate) fn end(&mut self) {
+        // Ended already, if the test got so far.
+        let _gone = self.0.kill();
+        let _status = self.0.wait();
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) fn drained(mut self) -> Option<i32> {
         let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
@@ -49,15 +63,18 @@ impl Running {
     }
 }
 
+/// Whether a process has ended; its ports are free then, as its memory is.
+pub(crate) fn is_gone(pid: i32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    state.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+}
+
 /// SIGKILL, until the process is gone; nothing if there is none any more.
 pub(crate) fn kill(pid: i32) {
     let Some(id) = rustix::process::Pid::from_raw(pid) else { return };
     let _gone = rustix::process::kill_process(id, rustix::process::Signal::KILL);
-    // Its ports are free once its memory is: a process that is no child of ours cannot be waited for.
-    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    while state().rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z')) {
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    // A process that is no child of ours cannot be waited for.
+    super::until(&mut (), "gone", |()| is_gone(pid), |()| pid.to_string());
 }
 
 /// ClickHouse's engine as a server.
@@ -121,6 +138,14 @@ impl Installation {
         Self { dir, kafka, namespace, clickhouse: engine.url.clone(), engine: Some(engine) }
     }
 
+    /// Without ClickHouse, for suites that load nothing.
+    pub(crate) fn without_tables(name: &str) -> Self {
+        let kafka = variable("CUSTODY_TEST_KAFKA", "docker/kafka-local.sh start runs a broker");
+        let dir = tempfile::tempdir().expect("directory");
+        let namespace = format!("{name}{}-", std::process::id());
+        Self { dir, kafka, namespace, clickhouse: String::new(), engine: None }
+    }
+
     pub(crate) fn stop_clickhouse(&mut self) {
         self.engine.take().expect("a running engine").stop();
     }
@@ -164,10 +189,15 @@ impl Installation {
         Running(command.stdout(Stdio::null()).stderr(said).spawn().expect("a role"))
     }
 
-    /// The last of what a role said.
-    pub(crate) fn said(&self, arguments: &[&str]) -> String {
+    /// Everything that a role said.
+    pub(crate) fn log_of(&self, arguments: &[&str]) -> String {
         let path = self.dir.path().join(format!("{}.log", arguments.join("-")));
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// The last of it.
+    pub(crate) fn said(&self, arguments: &[&str]) -> String {
+        let text = self.log_of(arguments);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
@@ -183,11 +213,7 @@ impl Installation {
     }
 
     pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < deadline, "not {what} within {PATIENCE:?}");
-            std::thread::yield_now();
-        }
+        super::until(&mut (), what, |()| holds(), |()| String::new());
     }
 }
 

@@ -10,12 +10,51 @@ pub(crate) mod up;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// The binary under test.
 pub(crate) fn custody() -> Command {
     Command::new(env!("CARGO_BIN_EXE_custody"))
+}
+
+/// Longest wait for something that must happen; a busy machine needs much of it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Lets time pass.
+pub(crate) fn pause(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        std::thread::park_timeout(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Whether something holds within a time.
+pub(crate) fn holds_within<W>(time: Duration, watched: &mut W, mut holds: impl FnMut(&mut W) -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        if holds(watched) {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        pause(LOOK);
+    }
+}
+
+/// Waits for what must happen; `said` explains why it has not.
+pub(crate) fn until<W>(
+    watched: &mut W,
+    what: &str,
+    holds: impl FnMut(&mut W) -> bool,
+    said: impl FnOnce(&mut W) -> String,
+) {
+    let has_happened = holds_within(PATIENCE, watched, holds);
+    assert!(has_happened, "not {what} within {PATIENCE:?}: {}", said(watched));
 }
 
 /// `custody demo --json` on a data directory; its summary.

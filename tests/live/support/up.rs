@@ -4,12 +4,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
-use super::custody;
-
-/// Longest wait for something that must happen; a busy machine needs some of it for ClickHouse's start.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+use super::{PATIENCE, custody};
 
 /// A running `custody up`.
 pub(crate) struct Up {
@@ -67,11 +63,7 @@ impl Up {
     }
 
     pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < deadline, "not {what} within {PATIENCE:?}");
-            std::thread::yield_now();
-        }
+        super::until(&mut (), what, |()| holds(), |()| String::new());
     }
 
     pub(crate) fn get(&self, path: &str) -> (u16, String) {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -66,7 +67,7 @@ impl KafkaBroker {
     /// As [`crate::log::Log::restore`].
     pub async fn state(&self, partition: PartitionId) -> Result<Vec<(Bytes, Bytes)>, LogError> {
         let inner = Arc::clone(&self.inner);
-        blocking("restore", move || restore(&inner, partition)).await
+        blocking("restore", move || restore(&inner, partition, &AtomicBool::new(false))).await
     }
 
     /// Commits the first position of a group that has no members yet.

@@ -44,6 +44,10 @@ pub(super) enum Command {
         offset: u64,
         reply: oneshot::Sender<Result<(), LogError>>,
     },
+    Hold {
+        partition: u32,
+        reply: oneshot::Sender<Result<(), LogError>>,
+    },
     Stop,
 }
 
@@ -80,6 +84,15 @@ fn numbers(list: &TopicPartitionList, first: u32) -> Vec<u32> {
     let mut numbers: Vec<u32> = list.elements().iter().map(|e| first + e.partition() as u32).collect();
     numbers.sort_unstable();
     numbers
+}
+
+/// The partitions of a list that are chosen by number.
+fn only(list: &TopicPartitionList, first: u32, choose: impl Fn(u32) -> bool) -> TopicPartitionList {
+    let mut chosen = TopicPartitionList::new();
+    for element in list.elements().iter().filter(|e| choose(first + e.partition() as u32)) {
+        chosen.add_partition(element.topic(), element.partition());
+    }
+    chosen
 }
 
 impl GroupContext {
@@ -135,6 +148,9 @@ impl GroupContext {
 
     fn revoke(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
         let gone = numbers(list, self.first);
+        // librdkafka would keep a partition paused that comes back.
+        let paused: Vec<u32> = gone.iter().copied().filter(|p| self.inbox.lock().is_paused(*p)).collect();
+        consumer.resume(&only(list, self.first, |p| paused.contains(&p)))?;
         let closing = self.closing.load(Ordering::Acquire);
         if !gone.is_empty() && !closing {
             let lost = consumer.assignment_lost();
@@ -159,6 +175,9 @@ impl GroupContext {
                 Ok(Command::Seek { partition, offset, reply }) => {
                     let _: Result<(), _> = reply.send(self.seek(consumer, partition, offset));
                 }
+                Ok(Command::Hold { partition, reply }) => {
+                    let _: Result<(), _> = reply.send(self.hold(consumer, partition));
+                }
                 // Taken away while the handle was still at it.
                 Err(mpsc::RecvTimeoutError::Timeout) if consumer.assignment_lost() => return,
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -166,7 +185,22 @@ impl GroupContext {
         }
     }
 
+    /// Fetches nothing more of a partition.
+    fn hold(&self, consumer: &GroupConsumer, partition: u32) -> Result<(), LogError> {
+        let paused =
+            consumer.assignment().and_then(|list| consumer.pause(&only(&list, self.first, |p| p == partition)));
+        paused.map_err(|e| failed("hold", &e, consumer.client()))?;
+        self.inbox.tell(|queue| queue.pause(partition));
+        Ok(())
+    }
+
     fn seek(&self, consumer: &GroupConsumer, partition: u32, offset: u64) -> Result<(), LogError> {
+        if self.inbox.lock().is_paused(partition) {
+            // Nothing is polled before the seek below, which is then one of a partition that is read.
+            let resumed =
+                consumer.assignment().and_then(|list| consumer.resume(&only(&list, self.first, |p| p == partition)));
+            resumed.map_err(|e| failed("seek", &e, consumer.client()))?;
+        }
         let topics = consumer.subscription().map_err(|e| failed("seek", &e, consumer.client()))?;
         let topic = topics.elements().first().map(|e| e.topic().to_owned()).unwrap_or_default();
         let deadline = Instant::now() + SEEK_WAIT;
@@ -218,7 +252,11 @@ pub(super) fn run(consumer: &GroupConsumer, topic: Topic) {
             }
         } else {
             full_since = None;
-            if let Some(Err(error)) = paused.take().map(|list| consumer.resume(&list)) {
+            let resumed = paused.take().map(|list| {
+                let wanted = only(&list, context.first, |p| !context.inbox.lock().is_paused(p));
+                consumer.resume(&wanted)
+            });
+            if let Some(Err(error)) = resumed {
                 let error = failed("resume", &error, consumer.client());
                 context.inbox.tell(|queue| queue.fail(error));
             }
@@ -236,6 +274,9 @@ fn serve(context: &GroupContext, consumer: &GroupConsumer) -> ControlFlow<()> {
             Ok(Command::HandedOver) => {}
             Ok(Command::Seek { partition, offset, reply }) => {
                 let _: Result<(), _> = reply.send(context.seek(consumer, partition, offset));
+            }
+            Ok(Command::Hold { partition, reply }) => {
+                let _: Result<(), _> = reply.send(context.hold(consumer, partition));
             }
             Err(mpsc::TryRecvError::Empty) => return ControlFlow::Continue(()),
         }

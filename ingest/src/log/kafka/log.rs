@@ -28,8 +28,8 @@ use super::outside::{bounds_by, client, committed_by};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
 use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, blocking, create, failed};
-use crate::log::in_process::{name, step_records};
-use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
+use crate::log::in_process::name;
+use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
 /// How long a consumer that has read everything waits before it says so.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -146,6 +146,19 @@ impl KafkaLog {
         }
     }
 
+    /// Has the polling thread do something and waits for its answer.
+    async fn ask(
+        &self,
+        verb: &str,
+        partition: PartitionId,
+        command: impl FnOnce(oneshot::Sender<Result<(), LogError>>) -> Command,
+    ) -> Result<(), LogError> {
+        let ended = || LogError::fatal(format!("{verb} in {}", name(partition)), "the polling thread has ended");
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+
     /// A partition that the topic did not have when this process looked: keys of its records were mapped by
     /// another count than ours.
     fn known(&self, starts: &[(u32, u64)]) -> Result<(), LogError> {
@@ -195,6 +208,13 @@ impl KafkaLog {
         set.map_err(|e| LogError::fatal(name(partition), e.to_string()))?;
         element.set_metadata(&committed.metadata);
         Ok(list)
+    }
+
+    /// Ends a transaction of this member that could not be decided: what it wrote is read after it only.
+    async fn settle(&self) -> Result<(), LogError> {
+        let transactions = Arc::clone(&self.transactions);
+        blocking("end of a transaction", move || transactions.lock().unwrap_or_else(PoisonError::into_inner).settle())
+            .await
     }
 
     /// Commits a position by the group's own protocol.
@@ -247,8 +267,9 @@ impl Log for KafkaLog {
         if !state.topic.is_compacted() {
             return Err(LogError::fatal(format!("restore of {}", name(state)), "the topic is not compacted"));
         }
-        let inner = Arc::clone(&self.inner);
-        blocking("restore", move || restore(&inner, state)).await
+        self.settle().await?;
+        let (inner, closing) = (Arc::clone(&self.inner), Arc::clone(&self.closing));
+        blocking("restore", move || restore(&inner, state, &closing)).await
     }
 
     async fn commit(&mut self, mut txn: Txn) -> Result<(), LogError> {
@@ -275,14 +296,18 @@ impl Log for KafkaLog {
 
     async fn seek(&mut self, partition: PartitionId, offset: u64) -> Result<(), LogError> {
         self.own(partition, "seek")?;
-        let ended = || LogError::fatal(format!("seek in {}", name(partition)), "the polling thread has ended");
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Seek { partition: partition.partition, offset, reply };
-        self.commands.send(command).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        let to = partition.partition;
+        self.ask("seek", partition, |reply| Command::Seek { partition: to, offset, reply }).await
+    }
+
+    async fn hold(&mut self, partition: PartitionId) -> Result<(), LogError> {
+        self.own(partition, "hold")?;
+        let of = partition.partition;
+        self.ask("hold", partition, |reply| Command::Hold { partition: of, reply }).await
     }
 
     async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {
+        self.settle().await?;
         let (inner, consumer) = (Arc::clone(&self.inner), Arc::clone(&self.consumer));
         blocking("committed offset", move || committed_by(&inner, &consumer, partition)).await
     }
@@ -316,20 +341,26 @@ impl Log for KafkaLog {
     }
 }
 
-/// Every live entry of a state partition, after every transaction in it has been decided.
-pub(super) fn restore(inner: &Inner, state: PartitionId) -> Result<Vec<(Bytes, Bytes)>, LogError> {
+/// Every live entry of a state partition, after every transaction in it has been decided. `closing` ends it
+/// early: the handle is gone.
+pub(super) fn restore(
+    inner: &Inner,
+    state: PartitionId,
+    closing: &AtomicBool,
+) -> Result<Vec<(Bytes, Bytes)>, LogError> {
     let (wire, number) = (inner.topic(state.topic), state.index() as i32);
     let what = || format!("restore of {}", name(state));
     inner.count_of(state.topic)?;
     let consumer = client(inner, "restore")?;
     let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
-    let (first, end) = decided(inner, &consumer, &wire, number).map_err(refuse)?.ok_or_else(|| undecided(what()))?;
+    let bounds = decided(inner, &consumer, &wire, number, closing).map_err(refuse)?;
+    let (first, end) = bounds.ok_or_else(|| undecided(what()))?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&wire, number, Offset::Offset(first)).map_err(refuse)?;
     let mut entries = BTreeMap::new();
     if first < end {
         consumer.assign(&list).map_err(refuse)?;
-        read_entries(&consumer, &mut entries, what)?;
+        read_entries(&consumer, &mut entries, closing, what)?;
     }
     Ok(entries.into_iter().collect())
 }
@@ -344,10 +375,11 @@ fn decided(
     committed: &BaseConsumer<Context>,
     wire: &str,
     number: i32,
+    closing: &AtomicBool,
 ) -> Result<Option<(i64, i64)>, KafkaError> {
     let (_, high) = inner.meta().fetch_watermarks(wire, number, ANSWER_WAIT)?;
     let deadline = std::time::Instant::now() + RESTORE_WAIT;
-    while std::time::Instant::now() < deadline {
+    while std::time::Instant::now() < deadline && !closing.load(Ordering::Acquire) {
         let (first, stable) = committed.fetch_watermarks(wire, number, ANSWER_WAIT)?;
         if stable >= high {
             return Ok(Some((first, stable)));
@@ -360,6 +392,7 @@ fn decided(
 fn read_entries(
     consumer: &BaseConsumer<Context>,
     entries: &mut BTreeMap<Bytes, Bytes>,
+    closing: &AtomicBool,
     what: impl Fn() -> String,
 ) -> Result<(), LogError> {
     let mut silent_since = std::time::Instant::now();
@@ -382,7 +415,7 @@ fn read_entries(
             }
             None => {}
         }
-        if silent_since.elapsed() > RESTORE_WAIT {
+        if silent_since.elapsed() > RESTORE_WAIT || closing.load(Ordering::Acquire) {
             return Err(LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what(), "the brokers do not answer"));
         }
     }

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::bindings::rd_kafka_flush;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
@@ -23,12 +24,15 @@ use crate::log::{Appender, ErrorClass, LogError};
 /// the transaction's own timeout, so that the brokers have decided by then.
 const DECIDE_WAIT: Duration = Duration::from_secs(30);
 
-/// How long an abort is waited for. After a rebalance librdkafka has been seen to wait 30 s for one, and
-/// every reader of this member's partitions with it; the next producer ends the transaction at once.
+/// How long an abort is waited for: every reader of this member's partitions waits with it, and the next
+/// producer ends the transaction too.
 const ABORT_WAIT: Duration = Duration::from_secs(3);
+/// How long one call for an abort takes at most. It waits for the delivery reports of what was on its way,
+/// and hears of none: they are heard between two calls only.
+const ABORT_SLICE: Duration = Duration::from_millis(100);
 
-/// Between two looks at whether everything has been delivered.
-const DELIVERY_POLL: Duration = Duration::from_millis(1);
+/// Between two looks at what has been delivered.
+const DELIVERY_WAIT_MS: i32 = 1;
 
 /// Settings of both producers.
 const SETTINGS: [(&str, &str); 5] = [
@@ -89,6 +93,9 @@ impl Transactions {
             let mut settings = SETTINGS.to_vec();
             settings.push(("transactional.id", &self.id));
             settings.push(("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS));
+            // A step is sent when it is whole. Before its partitions are registered with the transaction
+            // librdkafka's thread would only spin on what need not linger: half of the stage's CPU time.
+            settings.push(("linger.ms", "100"));
             // The brokers' transaction timeout bounds the message timeout.
             settings.push(("message.timeout.ms", TRANSACTION_TIMEOUT_MS));
             let producer: BaseProducer<Context> = create(&self.inner.config, &settings, self.inner.context())?;
@@ -97,6 +104,11 @@ impl Transactions {
             self.producer = Some(producer);
         }
         self.producer.as_ref().ok_or_else(|| LogError::fatal("producer", "it was not made"))
+    }
+
+    /// Ends what a producer that was given up left open: until then nobody reads behind it.
+    pub(super) fn settle(&mut self) -> Result<(), LogError> {
+        self.producer().map(|_| ())
     }
 
     /// Writes `records` and `offsets` in one transaction.
@@ -112,7 +124,7 @@ impl Transactions {
         let written = transact(producer, &inner, records, offsets, group);
         let Err(error) = written else { return Ok(()) };
         let mut failure = failed(what, &error, producer.client());
-        let aborted = until_decided(producer, ABORT_WAIT, |wait| producer.abort_transaction(wait)).is_ok();
+        let aborted = until_decided(producer, ABORT_WAIT, |_| producer.abort_transaction(ABORT_SLICE)).is_ok();
         if !aborted || producer.client().fatal_error().is_some() {
             self.producer = None;
         }
@@ -133,14 +145,16 @@ fn transact(
 ) -> KafkaResult<()> {
     producer.begin_transaction()?;
     fail::fail_point!("stage.begun");
-    for (to, record) in records {
+    'records: for (to, record) in records {
         let wire = inner.topic(to.topic);
         let mut next = message(record, *to, &wire, ());
         while let Err((error, same)) = producer.send(next) {
-            if !is_full(&error) {
-                return Err(error);
+            match error {
+                KafkaError::MessageProduction(Code::QueueFull) => producer.poll(Duration::from_millis(10)),
+                // The transaction has failed meanwhile: the next call says of what.
+                KafkaError::MessageProduction(Code::State) => break 'records,
+                error => return Err(error),
             }
-            producer.poll(Duration::from_millis(10));
             next = same;
         }
     }
@@ -153,14 +167,20 @@ fn transact(
     Ok(())
 }
 
-/// Waits until every message has been delivered or given up, at most as long as a step may take. A commit
-/// waits too, but in `rdkafka` for 100 ms at a time, whatever has come meanwhile: 9 steps a second.
+/// Sends what lingers and waits until every message has been delivered or given up, at most as long as a
+/// step may take. A commit does so too, but in `rdkafka` for 100 ms at a time, whatever has come meanwhile:
+/// 9 steps a second.
+#[allow(unsafe_code, reason = "rdkafka's flush gives librdkafka no time, in which nothing is sent")]
 fn deliver(producer: &BaseProducer<Context>) {
     let deadline = Instant::now() + DECIDE_WAIT;
-    // Sends what lingers and does not wait; that it is not delivered by then is no error.
-    let _not_yet: KafkaResult<()> = producer.flush(Duration::ZERO);
-    while producer.in_flight_count() > 0 && Instant::now() < deadline {
-        producer.poll(DELIVERY_POLL);
+    let mut left = producer.in_flight_count();
+    while left > 0 && Instant::now() < deadline {
+        producer.poll(Duration::ZERO);
+        let before = std::mem::replace(&mut left, producer.in_flight_count());
+        if left == before {
+            // SAFETY: the client lives as long as its borrow. It only waits: what is left shows above.
+            let _left = unsafe { rd_kafka_flush(producer.client().native_ptr(), DELIVERY_WAIT_MS) };
+        }
     }
 }
 

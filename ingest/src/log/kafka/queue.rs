@@ -2,7 +2,7 @@
 //!
 //! Plain data behind a lock; it knows no broker.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -42,8 +42,10 @@ pub(super) struct Queue {
     items: VecDeque<Item>,
     records: usize,
     bytes: usize,
-    /// Assigned partitions; whether each has been read to its end.
+    /// Assigned partitions; whether each has been read to its end, or is paused.
     at_end: BTreeMap<u32, bool>,
+    /// Partitions of which nothing is wanted until they are sought.
+    paused: BTreeSet<u32>,
 }
 
 /// A queue that one thread fills and one task empties.
@@ -102,6 +104,7 @@ impl Queue {
     pub(super) fn remove(&mut self, partitions: &[u32], event: Option<Item>) {
         partitions.iter().for_each(|p| self.drop_chunks(*p));
         self.at_end.retain(|partition, _| !partitions.contains(partition));
+        self.paused.retain(|partition| !partitions.contains(partition));
         self.items.extend(event);
     }
 
@@ -119,13 +122,32 @@ impl Queue {
     /// Forgets what was read ahead of a partition: its position has moved.
     pub(super) fn restart(&mut self, partition: u32) {
         self.drop_chunks(partition);
+        self.paused.remove(&partition);
         if let Some(at_end) = self.at_end.get_mut(&partition) {
             *at_end = false;
         }
     }
 
+    /// Forgets what was read ahead of a partition and counts it as read to its end until it is sought.
+    pub(super) fn pause(&mut self, partition: u32) {
+        if !self.holds(partition) {
+            return;
+        }
+        self.drop_chunks(partition);
+        self.paused.insert(partition);
+        self.end(partition);
+    }
+
+    pub(super) fn is_paused(&self, partition: u32) -> bool {
+        self.paused.contains(&partition)
+    }
+
     /// Adds a record behind those of its partition that came last, or in a new chunk.
     pub(super) fn push(&mut self, partition: u32, record: Record) {
+        if self.is_paused(partition) {
+            // Read before it was paused: the seek that ends this reads it again.
+            return;
+        }
         if let Some(at_end) = self.at_end.get_mut(&partition) {
             *at_end = false;
         }
@@ -207,6 +229,27 @@ mod tests {
         (0..5).for_each(|offset| queue.push(0, record(0, offset, STEP_BYTES_MAX / 2)));
         assert!(queue.is_full());
         assert_eq!(chunks(&mut queue), [(0, 2), (0, 2), (0, 1)]);
+    }
+
+    #[test]
+    fn a_paused_partition_is_empty_until_it_is_sought() {
+        let mut queue = Queue::default();
+        queue.assign(vec![(0, 0), (1, 0)]);
+        assert!(matches!(queue.pop(), Some(Item::Assigned(_))));
+        (0..4).for_each(|i| queue.push(i % 2, record(i % 2, u64::from(i), 1)));
+        queue.pause(0);
+        queue.push(0, record(0, 2, 1));
+        queue.end(1);
+        assert_eq!(chunks(&mut queue), [(1, 2)]);
+        assert!(queue.is_drained(), "nothing is awaited of a partition that is paused");
+        queue.restart(0);
+        assert!(!queue.is_drained());
+        queue.push(0, record(0, 0, 1));
+        assert_eq!(chunks(&mut queue), [(0, 1)]);
+        queue.pause(0);
+        queue.remove(&[0], None);
+        queue.pause(0);
+        assert!(!queue.is_paused(0), "what was taken away is not paused, and begins anew when it comes back");
     }
 
     #[test]
