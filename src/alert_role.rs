@@ -95,7 +95,7 @@ pub async fn run<B: Broker>(
 pub struct AlertRole<B: Broker> {
     broker: B,
     appender: B::Appender,
-    partitions: u32,
+    partitions: std::ops::Range<u32>,
     dlq_partitions: u32,
     receiver: Receiver,
     sender: Sender,
@@ -139,7 +139,7 @@ impl<B: Broker> AlertRole<B> {
         let now = Instant::now();
         Ok(Self {
             appender: broker.appender().await?,
-            partitions: broker.partitions(Topic::Alerts).await?,
+            partitions: broker.numbers(Topic::Alerts).await?,
             dlq_partitions: broker.partitions(Topic::Dlq).await?,
             broker,
             board: Board::new(receiver.rules().clone(), config.firing_age_ms_max),
@@ -189,7 +189,7 @@ impl<B: Broker> AlertRole<B> {
         if Instant::now() < self.follow_at {
             return Ok(());
         }
-        for partition in (0..self.partitions).map(|partition| PartitionId { topic: Topic::Alerts, partition }) {
+        for partition in self.partitions.clone().map(|partition| PartitionId { topic: Topic::Alerts, partition }) {
             if !self.lanes.contains_key(&partition) {
                 let next = self.broker.bounds(partition).await?.end;
                 self.read_back(partition, next, false).await?;
@@ -301,7 +301,8 @@ impl<B: Broker> AlertRole<B> {
         let group = self.receiver.group();
         let Some(mut letter) = dead_letter(&group, reject, std::slice::from_ref(record)) else { return Ok(()) };
         // The topic of alerts has more partitions than the one of dead letters.
-        letter.partition = Some(reject.at.partition.partition % self.dlq_partitions.max(1));
+        let index = reject.at.partition.index() % self.dlq_partitions.max(1);
+        letter.partition = Some(self.partitions.start + index);
         let text = |name: &str, value: String| (name.to_owned(), Bytes::from(value));
         letter.headers.push(text(header::DLQ_RECEIVER, self.receiver.name().to_owned()));
         letter.headers.extend(status.map(|status| text(header::DLQ_STATUS, status.to_string())));

@@ -70,7 +70,7 @@ pub enum Command {
         #[command(subcommand)]
         command: commands::dlq::DlqCommand,
     },
-    /// Make or check the topics of the log.
+    /// Make or check the topics of the log, or go on with more partitions.
     Topics {
         /// What to do with them.
         #[command(subcommand)]

@@ -82,7 +82,7 @@ pub const SINK_TOPICS: [(Topic, &str, &str); 3] = [
 /// A topic does not exist.
 pub(crate) async fn outputs_of<B: Broker>(broker: &B, place: StagePlace) -> Result<OutputPartitions, LogError> {
     let source_partitions = broker.partitions(place.source).await?;
-    let mut outputs = OutputPartitions::default();
+    let mut outputs = OutputPartitions { first: broker.first_partition(), ..OutputPartitions::default() };
     for topic in OUTPUT_TOPICS {
         outputs.counts.insert(*topic, broker.partitions(*topic).await?);
         if let Some(index) = (0..).zip(writers_of(*topic)).find(|(_, w)| **w == place.group).map(|(i, _)| i) {

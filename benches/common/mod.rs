@@ -85,7 +85,7 @@ pub(crate) fn log(count: usize, session_step_ms: i64) -> Vec<Record> {
     }
     timed.sort_by_key(|timed| timed.at);
     let mut writers: BTreeMap<String, Sequencer> = BTreeMap::new();
-    let mut ticks = Ticker::new("bench", START, 1);
+    let mut ticks = Ticker::new("bench", START, 0..1);
     let mut records = Vec::with_capacity(timed.len());
     let mut tick_at = START;
     for mut timed in timed {

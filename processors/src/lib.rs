@@ -5,6 +5,7 @@
 pub mod anomaly;
 pub mod completeness;
 pub mod pii;
+pub mod rekey;
 pub mod stage;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

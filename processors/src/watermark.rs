@@ -14,6 +14,7 @@ use bytes::Bytes;
 use schemas::event::Watermark;
 use schemas::time::TimestampMicros;
 
+use crate::rekey::{Change, StateEntry};
 use crate::stage::{StateChange, StateError};
 
 /// First byte of every state key of a barrier; a stage's own keys start with another one.
@@ -219,6 +220,54 @@ impl<T: Contribution> Barrier<T> {
             Entry::Pending(at) => self.pending.get(&at).map(|_| Bytes::from_static(b"1")),
             Entry::Held(slot) => self.held.get(&slot).map(T::encode),
         }
+    }
+
+    /// The entries of a barrier after a change of partitions; `place` gives the partition of a contribution.
+    ///
+    /// Every partition of a re-keyed topic has heard the same watermarks once it is read to its end, so that
+    /// new ones begin with those of the others. Source partitions that are added report before anything is
+    /// released.
+    ///
+    /// # Errors
+    /// An entry cannot be read, or partitions differ in what they have heard: the topic was not read to its end.
+    pub(crate) fn rekey(
+        entries: &[&StateEntry],
+        change: &Change,
+        place: impl Fn(&T) -> Vec<u8>,
+    ) -> Result<Vec<StateEntry>, StateError> {
+        let mut told: Vec<BTreeMap<&Bytes, &Bytes>> = vec![BTreeMap::new(); change.from as usize];
+        let mut moved = Vec::new();
+        for entry in entries {
+            let error = |reason: &str| StateError { key: schemas::id::hex(&entry.key), reason: reason.to_owned() };
+            match Entry::from_key(&entry.key).ok_or_else(|| error("not an entry of a watermark barrier"))? {
+                Entry::Partitions => {}
+                Entry::Mark(_) | Entry::Pending(_) => {
+                    let of = told.get_mut(entry.partition as usize).ok_or_else(|| error("of no partition"))?;
+                    of.insert(&entry.key, &entry.value);
+                }
+                Entry::Held(_) => {
+                    let value = T::decode(&entry.value).ok_or_else(|| error("not a contribution"))?;
+                    moved.push(StateEntry { partition: change.place(&place(&value)), ..(*entry).clone() });
+                }
+            }
+        }
+        if let Some(other) = told.iter().find(|other| **other != told[0]) {
+            let key = other.keys().chain(told[0].keys()).next().map(|key| schemas::id::hex(key));
+            let reason = "the partitions have heard different watermarks: the topic was not read to its end".to_owned();
+            return Err(StateError { key: key.unwrap_or_default(), reason });
+        }
+        let is_used = !told.first().is_none_or(BTreeMap::is_empty);
+        for partition in (0..change.to).filter(|_| is_used) {
+            let value = Bytes::copy_from_slice(&change.to.to_be_bytes());
+            moved.push(StateEntry { partition, key: Entry::Partitions.key(), value });
+            let copies = told[0].iter();
+            moved.extend(copies.map(|(key, value)| StateEntry {
+                partition,
+                key: Bytes::clone(key),
+                value: Bytes::clone(value),
+            }));
+        }
+        Ok(moved)
     }
 
     /// Loads one entry; see [`crate::stage::PartitionState::load`].

@@ -11,8 +11,31 @@ use crate::topic::Topic;
 pub struct PartitionId {
     /// Topic.
     pub topic: Topic,
-    /// Partition number, 0-based.
+    /// Partition number: the broker's, above those of all earlier generations of the topics.
     pub partition: u32,
+}
+
+/// Distance between the partition numbers of two generations of the topics; more than any topic has.
+pub const GENERATION_STRIDE: u32 = 100_000;
+
+impl PartitionId {
+    /// Which partition it is within its generation, 0-based: what a key is mapped to, and the broker's own
+    /// number. [`PartitionId::partition`] is never used twice in an installation: generation 2 of the topics
+    /// begins at [`GENERATION_STRIDE`], generation 3 at twice that, so that a position, an object key and a
+    /// derived id mean one record for ever, though offsets begin again.
+    pub const fn index(self) -> u32 {
+        self.partition % GENERATION_STRIDE
+    }
+
+    /// Generation of the topics that it belongs to, from 1.
+    pub const fn generation(self) -> u32 {
+        self.partition / GENERATION_STRIDE + 1
+    }
+}
+
+/// Number of the first partition of a generation, which counts from 1.
+pub const fn first_partition(generation: u32) -> u32 {
+    generation.saturating_sub(1) * GENERATION_STRIDE
 }
 
 /// A place in a log.

@@ -70,6 +70,12 @@ impl Topic {
         }
     }
 
+    /// The topic's name on the wire in a generation of the topics: its version. What is archived and derived
+    /// keeps the name of the first, and tells generations apart by partition numbers.
+    pub fn name_of(self, generation: u32) -> String {
+        format!("{}{generation}", self.name().trim_end_matches('1'))
+    }
+
     /// The topic of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|t| t.name() == name)

@@ -1,12 +1,14 @@
-//! `custody topics`: makes the topics, or says what is wrong with them.
+//! `custody topics`: makes the topics, says what is wrong with them, or goes on with more partitions.
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use ingest::log::Broker;
+use ingest::log::kafka::KafkaBroker;
 
 use crate::config::{Config, ConfigArgs};
-use crate::operate::connect::{OnLog, on_log};
+use crate::operate::connect::{self, OnLog, on_log};
+use crate::operate::migrate::{Migration, Request};
 use crate::operate::topics::{self, Severity};
 use crate::roles;
 
@@ -25,6 +27,70 @@ pub enum TopicsCommand {
         #[command(flatten)]
         config: ConfigArgs,
     },
+    /// Go on with more partitions: in the next generation of the topics, while events come in.
+    ///
+    /// A session keeps its state in its partition, so that partitions are not added to a topic in use: the topics
+    /// get a next version (custody.events.v2, ...) with more partitions, this one is read to its end, and the state
+    /// of what is open is carried over. Agents that keep a spool lose nothing and notice a short pause; every
+    /// event is archived and loaded once, and a session that goes on in the next generation has no gap.
+    ///
+    /// Without --execute it says what it would do, what stands against it, and changes nothing. With --execute it
+    /// goes through the steps, says when to start what, and ends when all is done; run again after any
+    /// interruption, it goes on where it stood. Run it with the configuration of the generation that is left
+    /// (log.generation, log.partitions), while its roles run. The number of partitions cannot be lowered, and the
+    /// embedded log keeps its own.
+    Migrate(MigrateArgs),
+}
+
+/// Arguments of `custody topics migrate`.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// Where the log is, and which alert receivers there are.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Partitions of the events topic afterwards.
+    #[arg(long, value_name = "N")]
+    pub partitions: u32,
+    /// Do it; otherwise it is only said.
+    #[arg(long)]
+    pub execute: bool,
+    /// Take the announcement back, as long as the next generation takes no events.
+    #[arg(long, conflicts_with = "execute")]
+    pub abort: bool,
+    /// A role that this installation does not run and that is not waited for: archive, load, alert, completeness,
+    /// writers, features, score. May be given several times.
+    #[arg(long, value_name = "ROLE")]
+    pub without: Vec<String>,
+    /// Go on though dead letters are open: they stay in the old topic and cannot be replayed.
+    #[arg(long)]
+    pub leave_dead_letters: bool,
+}
+
+fn migrate(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
+    let config = args.config.load()?.config;
+    config.schemas.configure()?;
+    let Some(kafka) = connect::kafka(&config)? else {
+        anyhow::bail!("the embedded log keeps its {} partitions: more are for topics on Kafka", config.log.partitions);
+    };
+    let roles = ["pii", "completeness", "writers", "features", "score", "archive", "load", "alert"];
+    if let Some(unknown) = args.without.iter().find(|role| !roles.contains(&role.as_str())) {
+        anyhow::bail!("--without {unknown}: there is no such role; there are {}", roles.join(", "));
+    }
+    let request = Request {
+        partitions: args.partitions,
+        without: args.without.iter().cloned().collect(),
+        leave_dead_letters: args.leave_dead_letters,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut migration = Migration::look(&config, KafkaBroker::new(kafka)?, request).await?;
+        match (args.execute, args.abort) {
+            (true, _) => migration.execute().await,
+            (_, true) => migration.abort().await,
+            _ => migration.plan().await,
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Carries the command out.
@@ -35,6 +101,7 @@ pub fn run(command: &TopicsCommand) -> anyhow::Result<ExitCode> {
     let (args, creates) = match command {
         TopicsCommand::Create { config } => (config, true),
         TopicsCommand::Check { config } => (config, false),
+        TopicsCommand::Migrate(args) => return migrate(args),
     };
     let config = args.load()?.config;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -52,6 +119,8 @@ impl OnLog for Work<'_> {
     async fn run<B: Broker>(self, broker: B) -> anyhow::Result<ExitCode> {
         let partitions = self.config.log.partitions;
         if self.creates {
+            let generation = self.config.log.generation;
+            anyhow::ensure!(generation == 1, "`custody topics migrate` makes the topics of generation {generation}");
             roles::create_topics(&broker, partitions).await?;
         }
         let seen = topics::look(&broker).await?;

@@ -28,6 +28,8 @@ pub struct LogSection {
     pub namespace: String,
     /// Partitions of the events topic.
     pub partitions: u32,
+    /// Generation of the topics.
+    pub generation: u32,
     /// Protocol of the consumer groups.
     pub group_protocol: GroupProtocol,
     /// librdkafka settings.
@@ -46,6 +48,7 @@ impl Default for LogSection {
             url: "local".to_owned(),
             namespace: String::new(),
             partitions: 4,
+            generation: 1,
             group_protocol: GroupProtocol::default(),
             librdkafka: Settings::default(),
             librdkafka_file: Settings::default(),

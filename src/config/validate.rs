@@ -73,6 +73,8 @@ const KEPT: &[&str] = &[
 const FILE_BYTES_MAX: u64 = 4 << 30;
 /// ClickHouse's block: an insert above it is not atomic.
 const INSERT_ROWS_MAX: u64 = 1_048_448;
+/// Partition numbers of later ones would not fit into the 31 bits of the schemas.
+const GENERATIONS_MAX: u32 = 20_000;
 
 /// Everything that keeps `role` from running; empty if nothing does.
 pub(super) fn problems(config: &Config, role: Role) -> Vec<String> {
@@ -117,6 +119,12 @@ fn log(config: &Config, role: Role, found: &mut Vec<String>) {
     }
     if config.log.partitions == 0 || config.log.partitions > 10_000 {
         found.push("log.partitions must be 1 to 10000".to_owned());
+    }
+    if config.log.generation == 0 || config.log.generation > GENERATIONS_MAX {
+        found.push(format!("log.generation must be 1 to {GENERATIONS_MAX}: what `custody topics migrate` said last"));
+    }
+    if config.log.generation > 1 && config.log.place() == Some(LogUrl::Local) {
+        found.push("log.generation is for topics on Kafka; the embedded log has but one, remove it".to_owned());
     }
     for name in config.log.librdkafka.0.keys().chain(config.log.librdkafka_file.0.keys()) {
         if KEPT.contains(&name.as_str()) {

@@ -12,7 +12,7 @@ use super::Letters;
 /// The log cannot be read.
 pub async fn letters<B: Broker>(broker: &B) -> Result<Letters, LogError> {
     let mut letters = Letters::default();
-    for partition in 0..broker.partitions(Topic::Dlq).await? {
+    for partition in broker.numbers(Topic::Dlq).await? {
         let id = PartitionId { topic: Topic::Dlq, partition };
         let bounds = broker.bounds(id).await?;
         let mut offset = bounds.start;

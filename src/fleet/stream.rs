@@ -141,7 +141,7 @@ impl<'a> Stream<'a> {
             order: 0,
             heartbeat_at: config.start.plus_ms(config.heartbeat_interval_ms),
             tick_at: config.start,
-            ticks: Ticker::new("custody-demo", config.start, config.partitions),
+            ticks: Ticker::new("custody-demo", config.start, 0..config.partitions),
             end: None,
             ready: VecDeque::new(),
             totals: Totals::default(),

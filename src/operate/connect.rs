@@ -42,6 +42,7 @@ pub fn kafka(config: &Config) -> anyhow::Result<Option<KafkaConfig>> {
         group_protocol: config.log.group_protocol,
         topic: config.log.topic.0.clone(),
         namespace: config.log.namespace.clone(),
+        generation: config.log.generation,
     }))
 }
 

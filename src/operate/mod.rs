@@ -5,5 +5,6 @@
 
 pub mod connect;
 pub mod doctor;
+pub mod migrate;
 pub mod status;
 pub mod topics;

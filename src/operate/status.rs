@@ -179,7 +179,7 @@ pub async fn reader_status<B: Broker>(
         partitions_unread: 0,
         committed_next: BTreeMap::new(),
     };
-    for partition in 0..broker.partitions(reader.topic).await? {
+    for partition in broker.numbers(reader.topic).await? {
         let id = PartitionId { topic: reader.topic, partition };
         let bounds = broker.bounds(id).await?;
         let committed = broker.committed(&reader.group, id).await?.map(|c| c.next);

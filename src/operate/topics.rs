@@ -43,6 +43,18 @@ pub struct Complaint {
     pub remedy: String,
 }
 
+/// What is wrong with how many partitions a topic has, if the events topic is to have `partitions`.
+pub fn miscounted(topic: Topic, found: u32, partitions: u32) -> Option<String> {
+    let wanted = partitions_of(topic, partitions);
+    (found != wanted).then(|| {
+        format!(
+            "topic {topic} has {found} partitions and log.partitions = {partitions} asks for {wanted}: set what the topics \
+             were made with; sessions keep their state in their partition, so that more partitions are a new generation \
+             of the topics, which `custody topics migrate --partitions {partitions}` makes"
+        )
+    })
+}
+
 /// Asks the log about every topic.
 ///
 /// # Errors
@@ -86,7 +98,7 @@ pub fn judge(seen: &[Seen], partitions: u32) -> Vec<Complaint> {
             Some(held) if held != wanted => complain(
                 Severity::Failure,
                 format!("it has {held} partitions, the configuration asks for {wanted}"),
-                "set log.partitions to what the events topic has; the number cannot be changed while data are in the log"
+                "set log.partitions to what the events topic has; `custody topics migrate` makes more of them"
                     .to_owned(),
             ),
             Some(_) => {}

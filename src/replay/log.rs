@@ -21,6 +21,8 @@ use crate::roles;
 pub struct IntoLog<A> {
     appender: A,
     partitions: u32,
+    /// Generation of the topics that the records come from.
+    generation: Option<u32>,
     ticks: Ticks,
     ticks_written: u64,
     waiting: Vec<OutRecord>,
@@ -37,7 +39,7 @@ pub async fn open<B: Broker>(
     partitions: u32,
     manifests: &[Manifest],
 ) -> anyhow::Result<IntoLog<B::Appender>> {
-    if let Some(beyond) = manifests.iter().map(|m| m.publication.partition).find(|number| *number >= partitions) {
+    if let Some(beyond) = manifests.iter().map(|m| m.publication.partition_id().index()).find(|n| *n >= partitions) {
         anyhow::bail!(
             "the archive has a partition {beyond} of {} and the target would have {partitions}: set log.partitions to \
              what the archived topic has",
@@ -45,7 +47,7 @@ pub async fn open<B: Broker>(
         );
     }
     roles::create_topics(broker, partitions).await?;
-    for partition in 0..partitions {
+    for partition in broker.numbers(Topic::Clean).await? {
         let id = PartitionId { topic: Topic::Clean, partition };
         let end = broker.bounds(id).await?.end;
         anyhow::ensure!(
@@ -57,7 +59,15 @@ pub async fn open<B: Broker>(
     }
     let appender = broker.appender().await?;
     let ticks = Ticks::default();
-    Ok(IntoLog { appender, partitions, ticks, ticks_written: 0, waiting: Vec::new(), waiting_bytes: 0 })
+    Ok(IntoLog {
+        appender,
+        partitions,
+        generation: None,
+        ticks,
+        ticks_written: 0,
+        waiting: Vec::new(),
+        waiting_bytes: 0,
+    })
 }
 
 impl<A: Appender> IntoLog<A> {
@@ -107,7 +117,15 @@ fn clean_record(record: Record) -> anyhow::Result<OutRecord> {
 }
 
 impl<A: Appender> Taker for IntoLog<A> {
-    async fn take(&mut self, record: Record) -> anyhow::Result<()> {
+    async fn take(&mut self, mut record: Record) -> anyhow::Result<()> {
+        let generation = record.at.partition.generation();
+        anyhow::ensure!(
+            *self.generation.get_or_insert(generation) == generation,
+            "the range holds records from before and after `custody topics migrate`, whose sessions are in other \
+             partitions: replay each side of it by itself, with --from and --to, into an empty target"
+        );
+        // The target is of the first generation.
+        record.at.partition.partition = record.at.partition.index();
         if let Some(tick) = self.ticks.before(&record) {
             self.push(tick);
             self.ticks_written += 1;

@@ -6,7 +6,7 @@
 pub mod database;
 pub mod log;
 pub mod plan;
-mod ticks;
+pub(crate) mod ticks;
 
 use schemas::record::Record;
 use schemas::topic::Topic;

@@ -49,7 +49,7 @@ impl Ticks {
         progress.source_next = progress.source_next.max(source + 1);
         let free = free.filter(|_| is_due)?;
         progress.ticked = Some(at);
-        Some(tick(number, free, at))
+        Some(tick(WRITER_ID, number, free, at))
     }
 
     /// The last ticks, one for each of so many partitions, all at the time of the newest record: stages that
@@ -57,26 +57,27 @@ impl Ticks {
     pub(super) fn closing(&self, partitions: u32) -> Vec<OutRecord> {
         let Some(newest) = self.newest else { return Vec::new() };
         let next = |number: &u32| self.partitions.get(number).map_or(0, |progress| progress.source_next);
-        (0..partitions).map(|number| tick(number, next(&number), newest)).collect()
+        (0..partitions).map(|number| tick(WRITER_ID, number, next(&number), newest)).collect()
     }
 }
 
-fn tick(partition: u32, source_offset: u64, at: TimestampMicros) -> OutRecord {
-    let parts: [&[u8]; 4] = [b"tick", WRITER_ID.as_bytes(), &partition.to_be_bytes(), &at.0.to_be_bytes()];
-    let principal = Principal { r#type: "system".to_owned(), id: WRITER_ID.to_owned(), ..Principal::default() };
+/// A tick of the clean topic, made by `writer_id`, which names a record of the events topic as its source.
+pub(crate) fn tick(writer_id: &str, partition: u32, source_offset: u64, at: TimestampMicros) -> OutRecord {
+    let parts: [&[u8]; 4] = [b"tick", writer_id.as_bytes(), &partition.to_be_bytes(), &at.0.to_be_bytes()];
+    let principal = Principal { r#type: "system".to_owned(), id: writer_id.to_owned(), ..Principal::default() };
     let h = EventHeader {
         event_id: Uuid::derive(&parts),
         event_time: at,
         tenant_id: SYSTEM_TENANT.to_owned(),
-        agent_id: WRITER_ID.to_owned(),
+        agent_id: writer_id.to_owned(),
         seq: -1,
-        producer_id: WRITER_ID.to_owned(),
+        producer_id: writer_id.to_owned(),
         producer_seq: -1,
         principal,
         ..EventHeader::of_type("tick")
     };
     // How many records were acknowledged is not known here: -1 claims nothing.
-    let tick = Tick { h, at, writer_id: WRITER_ID.to_owned(), writer_epoch: 0, records_acked: -1 };
+    let tick = Tick { h, at, writer_id: writer_id.to_owned(), writer_epoch: 0, records_acked: -1 };
     let event: CleanEvent = Event::Tick(tick);
     OutRecord {
         topic: Topic::Clean,

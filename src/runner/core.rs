@@ -57,6 +57,8 @@ pub struct Counts {
 /// The partitions that a stage writes to.
 #[derive(Debug, Clone, Default)]
 pub struct OutputPartitions {
+    /// Number of the first partition of every topic.
+    pub first: u32,
     /// Partitions of each topic.
     pub counts: BTreeMap<Topic, u32>,
     /// Where [`Route::Same`] begins in a topic that several stages write to. Each has partitions of its
@@ -161,14 +163,15 @@ where
     fn address(&self, source: PartitionId, outgoing: Outgoing, outputs: &mut Vec<OutRecord>) {
         let count = self.outputs.counts.get(&outgoing.topic).copied().unwrap_or(1);
         let base = self.outputs.bases.get(&outgoing.topic).copied().unwrap_or_default();
-        let partitions = match outgoing.route {
-            Route::Same => base + source.partition..base + source.partition + 1,
+        let indexes = match outgoing.route {
+            Route::Same => base + source.index()..base + source.index() + 1,
             Route::ByKey => {
-                let partition = partition_of(&outgoing.key, count);
-                partition..partition + 1
+                let index = partition_of(&outgoing.key, count);
+                index..index + 1
             }
             Route::All => 0..count,
         };
+        let partitions = indexes.map(|index| self.outputs.first + index);
         let value = codec().encode_derived(&outgoing.value);
         let key = Bytes::from(outgoing.key);
         let headers = outgoing.source.map(|s| s.to_headers()).unwrap_or_default();

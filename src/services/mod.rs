@@ -13,6 +13,7 @@ mod signals;
 mod supervise;
 #[cfg(test)]
 mod tests;
+pub(crate) mod topology;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -146,6 +147,7 @@ async fn run_roles<B: Broker>(
     let schemas = opened.registry.clone().map(|registry| ask(registry, config, health));
     let interval = Duration::from_millis(config.telemetry.lag_interval_ms);
     let lag = tokio::spawn(lag::watch(broker.clone(), control.metrics.partitions.clone(), interval));
+    let topology = topology::watch(broker, config, role);
     health.started.raise();
     tracing::info!(role = role.name(), instance = control.identity.instance, "started");
     let outcome = tokio::select! {
@@ -153,6 +155,7 @@ async fn run_roles<B: Broker>(
         () = stop => Ok(()),
         outcome = intake.ended() => outcome,
         outcome = rest.ended() => outcome,
+        why = topology => Err(why),
     };
     health.draining.raise();
     tracing::info!("draining");

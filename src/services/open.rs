@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use ingest::gateway::Gateway;
-use ingest::log::Broker;
+use ingest::log::{Broker, Successor};
 use processors::pii::TokenKeys;
 use prometheus_client::registry::Registry;
 use schemas::record::PartitionId;
@@ -28,7 +28,7 @@ use crate::clock;
 use crate::commands::engine;
 use crate::config::{Config, Role};
 use crate::embedded::{EmbeddedClickHouse, EmbeddedOptions};
-use crate::operate::connect;
+use crate::operate::{self, connect};
 use crate::registry::{RegistryClient, SchemaRegistry};
 use crate::roles;
 
@@ -103,7 +103,7 @@ pub(super) async fn open<B: Broker>(
         registries.add(registry);
     }
     if role.runs(Role::Pii) {
-        opened.keys = Some(token_keys(broker, config, role, partitions).await?);
+        opened.keys = Some(token_keys(broker, config, role).await?);
         // It is not waited for: what is known, and what is of our own schemas, needs no registry.
         opened.registry = RegistryClient::new(&config.schemas.registry)?.map(SchemaRegistry::new);
         if let Some(schemas) = &opened.registry {
@@ -156,30 +156,61 @@ impl<B> Opened<B> {
 
 /// Makes the topics (`up`) or checks that they are there; partitions of the events topic.
 async fn topics<B: Broker>(broker: &B, config: &Config, role: Role) -> anyhow::Result<u32> {
-    let partitions = config.log.partitions;
-    if role == Role::Up {
+    let (partitions, generation) = (config.log.partitions, config.log.generation);
+    if let Some(why) = superseded(&broker.successor().await?, role, generation) {
+        anyhow::bail!(why);
+    }
+    if role == Role::Up && generation == 1 {
         roles::create_topics(broker, partitions).await?;
         return Ok(partitions);
     }
-    for &topic in Topic::ALL {
-        let found = broker.partitions(topic).await.context("run `custody topics create` first")?;
-        let wanted = roles::partitions_of(topic, partitions);
-        anyhow::ensure!(
-            found == wanted,
-            "topic {topic} has {found} partitions and log.partitions = {partitions} asks for {wanted}: set what the \
-             topics were made with"
-        );
+    for &topic in topics_of(role) {
+        // Later generations are made in order by a migration: what is not there yet must not be made here.
+        let found = broker.partitions_now(topic).await?.with_context(|| match generation {
+            1 => format!("topic {topic} does not exist: run `custody topics create` first"),
+            _ => format!(
+                "generation {generation} of topic {topic} does not exist: `custody topics migrate` makes it, go on with it \
+                 until it says that this role may start"
+            ),
+        })?;
+        if let Some(why) = operate::topics::miscounted(topic, found, partitions) {
+            anyhow::bail!(why);
+        }
     }
     Ok(partitions)
 }
 
-async fn token_keys<B: Broker>(broker: &B, config: &Config, role: Role, partitions: u32) -> anyhow::Result<TokenKeys> {
+/// The topics that a role needs to start. Intake needs no more than what it writes to, so that it may go on
+/// while a migration is still draining what came before.
+fn topics_of(role: Role) -> &'static [Topic] {
+    match role {
+        Role::Gateway => &[Topic::Events],
+        _ => Topic::ALL,
+    }
+}
+
+/// Why a role of this generation of the topics must not run, if it must not.
+pub(super) fn superseded(successor: &Successor, role: Role, generation: u32) -> Option<String> {
+    let next = generation + 1;
+    let partitions = successor.announced?;
+    let set = format!("set log.generation = {next} and log.partitions = {partitions}");
+    match (successor.is_complete, role.runs(Role::Gateway)) {
+        (true, _) => Some(format!("the topics have gone on to generation {next}: {set}")),
+        (false, true) => Some(format!(
+            "`custody topics migrate` is under way and generation {generation} of the topics takes no more events: {set}, \
+             once it says so"
+        )),
+        (false, false) => None,
+    }
+}
+
+async fn token_keys<B: Broker>(broker: &B, config: &Config, role: Role) -> anyhow::Result<TokenKeys> {
     let path = config.pii_keys_file();
     if role != Role::Up {
         return keys::read(&path);
     }
-    let mut is_first = true;
-    for partition in 0..partitions {
+    let mut is_first = config.log.generation == 1;
+    for partition in broker.numbers(Topic::Events).await? {
         let at = PartitionId { topic: Topic::Events, partition };
         let committed = persist("the log", async || Ok(broker.committed(roles::PII.group, at).await?)).await?;
         is_first &= committed.is_none();

@@ -248,7 +248,7 @@ async fn ticks_cut_the_files_of_a_quiet_partition_and_a_stop_leaves_nothing_half
     assert_eq!(of_clean(), Vec::<String>::new(), "log time has not passed: nothing is cut where a stop happened to be");
 
     let archive = Service::start(&broker, &config, Role::Archive).await;
-    let ticker = Ticker::new("gateway/a", START, PARTITIONS);
+    let ticker = Ticker::new("gateway/a", START, 0..PARTITIONS);
     append(&broker, ticker.round(START.plus_ms(config.archive.flush_interval_ms - 1))).await;
     append(&broker, ticker.round(START.plus_ms(config.archive.flush_interval_ms))).await;
     // One data object and one manifest per partition.
@@ -384,7 +384,7 @@ async fn every_series_is_in_the_list_with_its_labels_and_every_metric_is_exposed
     append_events(&broker, 0..50).await;
     append(&broker, vec![OutRecord { value: Some("garbage".into()), ..event(0, 0) }]).await;
     // So much log time that the archive has a file to publish.
-    append(&broker, Ticker::new("gateway/a", START, PARTITIONS).round(START.plus_ms(3_600_000))).await;
+    append(&broker, Ticker::new("gateway/a", START, 0..PARTITIONS).round(START.plus_ms(3_600_000))).await;
     for role in [Role::Gateway, Role::Pii, Role::Completeness, Role::Anomaly, Role::Archive, Role::Alert] {
         let service = Service::start(&broker, &config, role).await;
         service.until_ready().await;

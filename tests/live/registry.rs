@@ -211,7 +211,7 @@ impl World {
 
     /// Log time for every partition.
     fn tick(&self, at: TimestampMicros) {
-        let ticks = Ticker::new("foreign", START, PARTITIONS).round(at);
+        let ticks = Ticker::new("foreign", START, 0..PARTITIONS).round(at);
         self.runtime.block_on(async {
             self.broker.appender().await.expect("an appender").append(ticks).await.expect("appended");
         });

@@ -3,6 +3,9 @@
 //! It reads no clock: the caller says what time it is, and what has been acknowledged. Ticks of
 //! several writers, and ticks sent twice, are harmless: readers take the latest time.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use schemas::codec::codec;
 use schemas::event::{Event, EventHeader, Principal, RawEvent, Tick};
 use schemas::id::Uuid;
@@ -18,19 +21,20 @@ const SYSTEM_TENANT: &str = "_system";
 pub struct Ticker {
     writer_id: String,
     epoch: TimestampMicros,
-    acked: Vec<i64>,
+    /// By number of the partition.
+    acked: BTreeMap<u32, i64>,
 }
 
 impl Ticker {
-    /// A writer that started at `epoch`, for so many partitions; nothing is acknowledged yet.
-    pub fn new(writer_id: impl Into<String>, epoch: TimestampMicros, partitions: u32) -> Self {
-        Self { writer_id: writer_id.into(), epoch, acked: vec![0; partitions as usize] }
+    /// A writer that started at `epoch`, for the partitions of these numbers; nothing is acknowledged yet.
+    pub fn new(writer_id: impl Into<String>, epoch: TimestampMicros, partitions: Range<u32>) -> Self {
+        Self { writer_id: writer_id.into(), epoch, acked: partitions.map(|partition| (partition, 0)).collect() }
     }
 
     /// Counts acknowledged records, ticks not among them; positions in other topics do not count.
     pub fn acknowledge(&mut self, positions: &[Position]) {
         for position in positions.iter().filter(|p| p.partition.topic == Topic::Events) {
-            if let Some(count) = self.acked.get_mut(position.partition.partition as usize) {
+            if let Some(count) = self.acked.get_mut(&position.partition.partition) {
                 *count += 1;
             }
         }
@@ -38,7 +42,7 @@ impl Ticker {
 
     /// One tick per partition, all at `at`, each with the records acknowledged there so far.
     pub fn round(&self, at: TimestampMicros) -> Vec<OutRecord> {
-        (0_u32..).zip(&self.acked).map(|(partition, acked)| self.tick(at, partition, *acked)).collect()
+        self.acked.iter().map(|(partition, acked)| self.tick(at, *partition, *acked)).collect()
     }
 
     fn tick(&self, at: TimestampMicros, partition: u32, records_acked: i64) -> OutRecord {
@@ -97,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_round_has_one_tick_per_partition_at_one_time() {
-        let mut ticker = Ticker::new("gateway-0", TimestampMicros(5), 3);
+        let mut ticker = Ticker::new("gateway-0", TimestampMicros(5), 0..3);
         ticker.acknowledge(&[acked(Topic::Events, 1), acked(Topic::Events, 1), acked(Topic::Clean, 0)]);
         let round = ticker.round(TimestampMicros(1_000_000));
         assert_eq!(round.iter().map(|r| r.partition).collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn counts_are_cumulative_and_ids_repeat_only_for_the_same_tick() {
-        let mut ticker = Ticker::new("gateway-0", TimestampMicros(5), 2);
+        let mut ticker = Ticker::new("gateway-0", TimestampMicros(5), 0..2);
         ticker.acknowledge(&[acked(Topic::Events, 0)]);
         let first = ticker.round(TimestampMicros(1));
         assert_eq!(first, ticker.round(TimestampMicros(1)));

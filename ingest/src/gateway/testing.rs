@@ -98,6 +98,10 @@ impl Broker for Gated {
         self.inner.partitions(topic).await
     }
 
+    async fn partitions_now(&self, topic: Topic) -> Result<Option<u32>, LogError> {
+        self.inner.partitions_now(topic).await
+    }
+
     async fn consumer(&self, group: &str, topic: Topic, instance: &str) -> Result<Self::Log, LogError> {
         self.inner.consumer(group, topic, instance).await
     }

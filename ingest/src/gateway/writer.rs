@@ -6,6 +6,7 @@
 //! appended again for ever (an event id makes that harmless), and requests give up on their own time.
 //! It does not parse, authenticate or charge quotas.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -229,9 +230,9 @@ impl<B: Broker> Writer<B> {
         }
     }
 
-    async fn open(&self) -> Result<(B::Appender, u32), LogError> {
+    async fn open(&self) -> Result<(B::Appender, Range<u32>), LogError> {
         loop {
-            let opened = async { Ok((self.broker.appender().await?, self.broker.partitions(Topic::Events).await?)) };
+            let opened = async { Ok((self.broker.appender().await?, self.broker.numbers(Topic::Events).await?)) };
             match opened.await {
                 Ok(opened) => return Ok(opened),
                 Err(error) => self.pause(error).await?,

@@ -200,7 +200,10 @@ impl<S: Store> Broker for InProcessBroker<S> {
             match self.store.partitions(topic) {
                 Some(held) if held == partitions => {}
                 Some(held) => {
-                    let message = format!("it has {held} partitions, not {partitions}; configure {held}");
+                    let message = format!(
+                        "it has {held} partitions and log.partitions asks for {partitions}: set back log.partitions; the \
+                         embedded log keeps its count, more partitions are for topics on Kafka (`custody topics migrate`)"
+                    );
                     return Err(LogError::fatal(format!("topic {topic}"), message));
                 }
                 None if partitions == 0 => {
@@ -214,6 +217,10 @@ impl<S: Store> Broker for InProcessBroker<S> {
 
     async fn partitions(&self, topic: Topic) -> Result<u32, LogError> {
         self.count(topic)
+    }
+
+    async fn partitions_now(&self, topic: Topic) -> Result<Option<u32>, LogError> {
+        Ok(self.store.partitions(topic))
     }
 
     async fn consumer(&self, group: &str, topic: Topic, instance: &str) -> Result<Self::Log, LogError> {

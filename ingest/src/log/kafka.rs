@@ -4,8 +4,10 @@
 //! (KIP-447), consumers read committed records only. The broker keeps time in milliseconds, and takes
 //! time 0 for "now". It does not retry for ever: the error's class tells the caller to.
 
+mod closing;
 mod consumer;
 mod context;
+mod generation;
 mod log;
 mod membership;
 mod noise;
@@ -37,7 +39,7 @@ pub use self::oauth::TokenFile;
 use self::oauth::{Tokens, give};
 use self::producer::KafkaAppender;
 use super::in_process::name;
-use super::{Broker, Committed, ErrorClass, LogError};
+use super::{Broker, Committed, ErrorClass, LogError, Successor};
 
 /// Longest wait for one answer of a broker.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
@@ -69,6 +71,8 @@ pub struct KafkaConfig {
     /// Put before every topic name, group id and transactional id, so that several installations
     /// can share brokers; usually empty.
     pub namespace: String,
+    /// Generation of the topics, from 1 (0 counts as 1): the version in their names on the wire.
+    pub generation: u32,
 }
 
 /// A broker cluster.
@@ -105,7 +109,10 @@ fn class_of(code: Code) -> ErrorClass {
         | C::AssignmentLost
         | C::PurgeQueue
         | C::PurgeInflight => ErrorClass::AbortTxn,
-        C::BrokerTransportFailure
+        // A partition is named only if its topic was found before: the metadata of a broker that has just
+        // come back, or of a cluster without that partition's leader, lacks it for a moment.
+        C::UnknownPartition
+        | C::BrokerTransportFailure
         | C::DestroyBroker
         | C::AllBrokersDown
         | C::Resolve
@@ -253,30 +260,42 @@ impl Inner {
     }
 
     fn topic(&self, topic: Topic) -> String {
-        format!("{}{}", self.config.namespace, topic.name())
+        self.topic_of(topic, self.generation())
     }
 
     /// Partitions of a topic, asked of the brokers once; `None` if there is no such topic.
     fn count(&self, topic: Topic) -> Result<Option<u32>, LogError> {
         let known = self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(&topic).copied();
-        if known.is_some() {
-            return Ok(known);
+        match known {
+            Some(count) => Ok(Some(count)),
+            None => self.count_now(topic),
         }
-        let wire = self.topic(topic);
-        let what = || format!("metadata of {wire}");
-        let fetched = self.meta().fetch_metadata(Some(&wire), ANSWER_WAIT);
-        let fetched = fetched.map_err(|e| self.meta_failed(what(), &e))?;
-        let Some(found) = fetched.topics().iter().find(|t| t.name() == wire) else { return Ok(None) };
-        match found.error().map(Code::from) {
-            None if found.partitions().is_empty() => Ok(None),
-            None => {
-                let count = found.partitions().len() as u32;
-                self.counts.lock().unwrap_or_else(PoisonError::into_inner).insert(topic, count);
-                Ok(Some(count))
-            }
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
-            Some(code) => Err(LogError::new(class_of(code), what(), code.to_string())),
+    }
+
+    /// Partitions of a topic; what was known of it stays, since keys were mapped by it.
+    fn count_now(&self, topic: Topic) -> Result<Option<u32>, LogError> {
+        let count = self.ask_count(&self.topic(topic))?;
+        if let Some(count) = count {
+            self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(topic).or_insert(count);
         }
+        Ok(count)
+    }
+
+    fn ask_count(&self, wire: &str) -> Result<Option<u32>, LogError> {
+        let refused = |code: Code| LogError::new(class_of(code), format!("metadata of {wire}"), code.to_string());
+        self.seen(wire)?.map_err(refused)
+    }
+
+    /// Partitions of a topic by its name on the wire, or why the brokers do not say.
+    fn seen(&self, wire: &str) -> Result<Result<Option<u32>, Code>, LogError> {
+        let fetched = self.meta().fetch_metadata(Some(wire), ANSWER_WAIT);
+        let fetched = fetched.map_err(|e| self.meta_failed(format!("metadata of {wire}"), &e))?;
+        let found = fetched.topics().iter().find(|t| t.name() == wire);
+        Ok(match found.map(|found| (found.error().map(Code::from), found.partitions().len() as u32)) {
+            None | Some((None, 0) | (Some(Code::UnknownTopicOrPartition | Code::UnknownTopic), _)) => Ok(None),
+            Some((None, count)) => Ok(Some(count)),
+            Some((Some(code), _)) => Err(code),
+        })
     }
 
     fn count_of(&self, topic: Topic) -> Result<u32, LogError> {
@@ -288,7 +307,7 @@ impl Inner {
     /// Refuses a partition that the topic does not have.
     fn held(&self, partition: PartitionId) -> Result<(), LogError> {
         match self.count_of(partition.topic)? {
-            count if partition.partition < count => Ok(()),
+            count if self.is_held(partition.partition, count) => Ok(()),
             count => Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions"))),
         }
     }
@@ -298,11 +317,11 @@ impl Inner {
         let count = self.count_of(record.topic)?;
         let partition = match (record.partition, &record.key) {
             (Some(partition), _) => partition,
-            (None, Some(key)) => partition_of(key, count),
-            (None, None) => 0,
+            (None, Some(key)) => self.first() + partition_of(key, count),
+            (None, None) => self.first(),
         };
         let id = PartitionId { topic: record.topic, partition };
-        match partition < count {
+        match self.is_held(partition, count) {
             true if record.key.is_none() && record.topic.is_compacted() => {
                 Err(LogError::fatal(name(id), "a record of a compacted topic needs a key"))
             }
@@ -380,7 +399,10 @@ fn missing_topics(inner: &Inner, topics: &[Topic], partitions: u32) -> Result<Ve
             None => missing.push(topic),
             Some(held) if held == partitions => {}
             Some(held) => {
-                let message = format!("it has {held} partitions, not {partitions}; configure {held}");
+                let message = format!(
+                    "it has {held} partitions and log.partitions asks for {partitions}: set back log.partitions, and \
+                     run `custody topics migrate` for more partitions"
+                );
                 return Err(LogError::fatal(format!("topic {}", inner.topic(topic)), message));
             }
         }
@@ -421,6 +443,20 @@ impl Broker for KafkaBroker {
         blocking("metadata of a topic", move || inner.count_of(topic)).await
     }
 
+    async fn partitions_now(&self, topic: Topic) -> Result<Option<u32>, LogError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("metadata of a topic", move || inner.count_now(topic)).await
+    }
+
+    fn first_partition(&self) -> u32 {
+        self.inner.first()
+    }
+
+    async fn successor(&self) -> Result<Successor, LogError> {
+        let inner = Arc::clone(&self.inner);
+        blocking("metadata of topics", move || closing::successor(&inner)).await
+    }
+
     async fn consumer(&self, group: &str, topic: Topic, instance: &str) -> Result<Self::Log, LogError> {
         if topic.is_compacted() {
             return Err(LogError::fatal(format!("topic {topic}"), "it is compacted; read it with restore"));
@@ -454,5 +490,22 @@ impl Broker for KafkaBroker {
 
     async fn appender(&self) -> Result<Self::Appender, LogError> {
         KafkaAppender::open(Arc::clone(&self.inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_cluster_in_motion_answers_passes_and_what_is_missing_does_not() {
+        let check = |code: Code, passes: bool| {
+            assert_eq!(matches!(class_of(code), ErrorClass::Retry { .. }), passes, "{code:?}");
+        };
+        check(Code::UnknownPartition, true);
+        check(Code::LeaderNotAvailable, true);
+        check(Code::DestroyBroker, true);
+        check(Code::UnknownTopic, false);
+        check(Code::TopicAuthorizationFailed, false);
     }
 }

@@ -117,6 +117,26 @@ impl LogError {
     }
 }
 
+/// The next generation of the topics, as a process of the one before sees it. Topics are made in this order, so
+/// that each step of a migration is one that every process can see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Successor {
+    /// Partitions that the events topic will have; `None` where nobody has announced a successor. Intake stops.
+    pub announced: Option<u32>,
+    /// Whether intake may write to it; this generation takes no records any more.
+    pub is_open: bool,
+    /// Whether it has everything: state was carried over, and this generation is history.
+    pub is_complete: bool,
+}
+
+/// The topic of dead letters is made first, the topic of clean events last.
+impl Successor {
+    /// Announces a successor.
+    pub const FIRST: Topic = Topic::Dlq;
+    /// Makes it complete.
+    pub const LAST: Topic = Topic::Clean;
+}
+
 /// Most bytes of [`Committed::metadata`]; Kafka's default `offset.metadata.max.bytes`.
 pub const METADATA_BYTES_MAX: usize = 4096;
 
@@ -191,6 +211,29 @@ pub trait Broker: Clone + Send + Sync + 'static {
 
     /// Partitions of a topic.
     fn partitions(&self, topic: Topic) -> impl Future<Output = Result<u32, LogError>> + Send;
+
+    /// Partitions of a topic as the brokers hold it now; [`Broker::partitions`] may remember. `None` if there
+    /// is no such topic.
+    fn partitions_now(&self, topic: Topic) -> impl Future<Output = Result<Option<u32>, LogError>> + Send;
+
+    /// Number of the first partition of every topic: 0 but in later generations of the topics
+    /// ([`schemas::record::first_partition`]).
+    fn first_partition(&self) -> u32 {
+        0
+    }
+
+    /// What there is of the next generation of the topics; nothing on a log that has but one.
+    fn successor(&self) -> impl Future<Output = Result<Successor, LogError>> + Send {
+        async { Ok(Successor::default()) }
+    }
+
+    /// The numbers of a topic's partitions.
+    fn numbers(&self, topic: Topic) -> impl Future<Output = Result<Range<u32>, LogError>> + Send {
+        async move {
+            let first = self.first_partition();
+            Ok(first..first + self.partitions(topic).await?)
+        }
+    }
 
     /// Joins `group` on `topic`; `instance` is stable over restarts, so that a successor fences its
     /// predecessor at once.

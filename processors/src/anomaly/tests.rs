@@ -3,6 +3,8 @@
 //! The fleet is synthetic and says so: 12 agents on two providers, sessions at random times, a
 //! handful of calls each, log-normal cost and latency, 2 % errors.
 
+mod rekey;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

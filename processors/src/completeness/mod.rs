@@ -22,6 +22,7 @@ mod chain;
 mod finding;
 mod key;
 mod producers;
+mod rekey;
 mod seen;
 mod session;
 mod spans;
@@ -47,6 +48,7 @@ use self::session::{Taken, clock_finding, clock_problem, repeat_finding};
 use crate::stage::{Outgoing, Output, Processor, ProcessorId, Route, Sourced};
 
 pub use producers::CLOSED_EXT;
+pub use rekey::{rekey, rekey_writers};
 pub use state::CompletenessState;
 pub use writers::{Writers, WritersConfig, WritersState};
 
@@ -220,7 +222,7 @@ impl Completeness {
         for open in heartbeat.open_sessions.iter().filter(|open| !open.id.is_zero()) {
             let known = state.has_session(&h.tenant_id, open.id);
             let key = session_key(&h.tenant_id, open.id);
-            let here = || partition_of(&key, self.config.source_partitions) == record.at.partition.partition;
+            let here = || partition_of(&key, self.config.source_partitions) == record.at.partition.index();
             if known || (claims < CLAIMS_PER_HEARTBEAT_MAX && here()) {
                 let last_seq = if claims_numbers && claims < CLAIMS_PER_HEARTBEAT_MAX { open.last_seq } else { -1 };
                 let news = state.with_session(&h.tenant_id, open.id, |session| {
@@ -246,7 +248,7 @@ impl Completeness {
             let key = joined_key("control_total", &format!("{}/{partition}", total.hop));
             emit.derived(Topic::Findings, Route::Same, key, record.broker_time, Derived::ControlTotal(total));
         }
-        self.report_writers(state, partition, emit);
+        self.report_writers(state, record.at.partition.index(), emit);
     }
 
     /// Everything that time alone makes due, by tenant and session.

@@ -21,6 +21,9 @@ const SPANS_PER_REPORT_MAX: usize = 3_000;
 /// Key of the `ext` entry with which a writer's last heartbeat says that its epoch is over.
 pub const CLOSED_EXT: &str = "custody.producer_closed";
 
+/// Part of the key of a page of identities.
+pub(super) const PAGE: u8 = 2;
+
 /// The part that is one state entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -172,7 +175,7 @@ impl Producer {
                 let index = parts.number().and_then(|n| usize::try_from(n).ok()).ok_or_else(malformed)?;
                 self.load_chunk(index, value).ok_or_else(malformed)?;
             }
-            Some(2) => {
+            Some(PAGE) => {
                 let number = parts.number().ok_or_else(malformed)?;
                 self.seen.load(number, value).ok_or_else(malformed)?;
             }
@@ -197,8 +200,14 @@ impl Producer {
     }
 }
 
-fn head_key(prefix: &Key) -> bytes::Bytes {
+pub(super) fn head_key(prefix: &Key) -> bytes::Bytes {
     prefix.clone().byte(0).bytes()
+}
+
+/// A head that claims nothing, from another partition's.
+pub(super) fn quiet(head: &[u8]) -> Result<bytes::Bytes, String> {
+    let head: Head = key::from_json(head)?;
+    Ok(key::json(&Head { claimed: -1, closed: false, ..head }))
 }
 
 fn chunk_key(prefix: &Key, index: usize) -> bytes::Bytes {
@@ -206,5 +215,5 @@ fn chunk_key(prefix: &Key, index: usize) -> bytes::Bytes {
 }
 
 fn page_key(prefix: &Key, number: i64) -> bytes::Bytes {
-    prefix.clone().byte(2).number(number).bytes()
+    prefix.clone().byte(PAGE).number(number).bytes()
 }

@@ -17,10 +17,10 @@ use super::spans::{self, Range};
 use super::totals::{self, Totals};
 use crate::stage::{PartitionState, StateChange, StateError};
 
-const NOW: u8 = b'3';
-const NOTE: u8 = b'4';
-const PRODUCER: u8 = b'5';
-const SESSION: u8 = b'6';
+pub(super) const NOW: u8 = b'3';
+pub(super) const NOTE: u8 = b'4';
+pub(super) const PRODUCER: u8 = b'5';
+pub(super) const SESSION: u8 = b'6';
 
 /// Most ranges of filled numbers that a note lists; the count is exact in any case.
 const FILLED_MAX: usize = 64;
@@ -247,7 +247,7 @@ impl CompletenessState {
         let (&kind, rest) = key.split_first().ok_or_else(malformed)?;
         let mut parts = Parts(rest);
         match kind {
-            totals::SUMS | totals::HOUR | totals::WRITER => self.totals.load(kind, parts, value)?,
+            totals::SUMS | totals::HOUR | totals::WRITER | totals::INHERITED => self.totals.load(kind, parts, value)?,
             NOW => self.now = key::from_json(value)?,
             NOTE => {
                 let key = parts.text().zip(parts.id()).ok_or_else(malformed)?;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use schemas::codec::{Derived, codec};
 use schemas::event::{CleanEvent, ControlTotal, Tick};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
@@ -85,6 +86,7 @@ enum Entry {
     Sums,
     Hour(TimestampMicros),
     Writer(String, i64),
+    Inherited(Bytes),
 }
 
 /// The counters of one partition.
@@ -93,6 +95,8 @@ pub(super) struct Totals {
     sums: Sums,
     hours: BTreeMap<TimestampMicros, Hour>,
     writers: BTreeMap<(String, i64), Acked>,
+    /// Totals of hours that were open in an earlier generation of the topics, by key; told at the first tick.
+    inherited: BTreeMap<Bytes, Bytes>,
     /// The hour of the newest record: spares a set insertion per record.
     changed_hour: Option<TimestampMicros>,
     changed: BTreeSet<Entry>,
@@ -185,9 +189,12 @@ impl Totals {
         }
     }
 
-    /// Closes the hours that ended at or before `ended`; returns their totals in order.
+    /// Closes the hours that ended at or before `ended`; returns their totals in order, after those that were
+    /// inherited.
     pub(super) fn close(&mut self, ended: TimestampMicros, partition: u32) -> Vec<ControlTotal> {
-        let mut totals = Vec::new();
+        let inherited = std::mem::take(&mut self.inherited);
+        self.changed.extend(inherited.keys().cloned().map(Entry::Inherited));
+        let mut totals: Vec<ControlTotal> = inherited.values().filter_map(|value| told(value)).collect();
         while let Some(entry) = self.hours.first_entry() {
             let next = entry.key().plus_ms(HOUR_MS);
             if next > ended {
@@ -224,6 +231,7 @@ impl Totals {
             Entry::Sums => Some(key::json(&self.sums)),
             Entry::Hour(start) => self.hours.get(start).map(key::json),
             Entry::Writer(id, epoch) => self.writers.get(&(id.clone(), *epoch)).map(key::json),
+            Entry::Inherited(key) => self.inherited.get(key).cloned(),
         }
     }
 
@@ -232,6 +240,10 @@ impl Totals {
         let malformed = || "malformed key".to_owned();
         match kind {
             SUMS => self.sums = key::from_json(value)?,
+            INHERITED => {
+                let total = told(value).ok_or_else(|| "not a control total".to_owned())?;
+                self.inherited.insert(inherited(&total).0, Bytes::copy_from_slice(value));
+            }
             HOUR => {
                 let start = TimestampMicros(parts.number().ok_or_else(malformed)?);
                 self.hours.insert(start, key::from_json(value)?);
@@ -249,12 +261,28 @@ impl Totals {
 pub(super) const SUMS: u8 = b'0';
 pub(super) const HOUR: u8 = b'1';
 pub(super) const WRITER: u8 = b'2';
+pub(super) const INHERITED: u8 = b'7';
+
+/// The total in such an entry.
+fn told(value: &[u8]) -> Option<ControlTotal> {
+    match codec().decode_derived(Some(value)) {
+        Ok(Derived::ControlTotal(total)) => Some(total),
+        _ => None,
+    }
+}
+
+/// The entry of a total that is told later.
+pub(super) fn inherited(total: &ControlTotal) -> (Bytes, Bytes) {
+    let key = Key::of(INHERITED).number(total.hour.0).number(total.partition.into()).text(&total.hop).bytes();
+    (key, codec().encode_derived(&Derived::ControlTotal(total.clone())))
+}
 
 impl Entry {
     fn key(&self) -> Bytes {
         match self {
             Entry::Sums => Key::of(SUMS).bytes(),
             Entry::Hour(start) => Key::of(HOUR).number(start.0).bytes(),
+            Entry::Inherited(key) => key.clone(),
             Entry::Writer(id, epoch) => Key::of(WRITER).text(id).number(*epoch).bytes(),
         }
     }

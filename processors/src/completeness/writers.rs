@@ -30,7 +30,7 @@ const HOLES_MAX: usize = 1_024;
 /// Most epochs of one writer; beyond it the oldest is reported at once and forgotten.
 const EPOCHS_MAX: usize = 4;
 
-const EPOCH: u8 = b'e';
+pub(super) const EPOCH: u8 = b'e';
 
 /// Thresholds, in milliseconds of log time unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub struct Writers {
 
 /// A report of one partition, as it waits in the barrier.
 #[derive(Debug, Clone, PartialEq)]
-struct Report(WriterSpan);
+pub(super) struct Report(pub(super) WriterSpan);
 
 // Holds integers and strings only, so equality is total.
 impl Eq for Report {}

@@ -168,7 +168,8 @@ fn partition_of_manifest(key: &str) -> Option<PartitionId> {
 
 fn partition_of_data(key: &str) -> Option<PartitionId> {
     let topic = Topic::from_name(key.strip_prefix("archive/")?.split('/').next()?)?;
-    let number = key.rsplit('/').next()?.strip_prefix(topic.name())?.get(1..6)?.parse().ok()?;
+    let name = key.rsplit('/').next()?.strip_prefix(topic.name())?.strip_prefix('-')?;
+    let number = name.split_once('-')?.0.parse().ok()?;
     let partition = PartitionId { topic, partition: number };
     offset_first_of(key, partition).map(|_| partition)
 }

@@ -106,7 +106,7 @@ async fn waiting_of<B: Broker>(
     now: TimestampMicros,
 ) -> Result<Waiting, LogError> {
     let mut waiting = Waiting { topic, near: Vec::new(), oldest_seconds: Some(0.0) };
-    for partition in 0..broker.partitions(topic).await? {
+    for partition in broker.numbers(topic).await? {
         let id = PartitionId { topic, partition };
         let bounds = broker.bounds(id).await?;
         let committed = broker.committed(group, id).await?.map(|c| c.next);

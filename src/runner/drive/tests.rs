@@ -39,6 +39,10 @@ impl<L: Log> Log for Undecided<L> {
         self.log.seek(partition, offset).await
     }
 
+    async fn hold(&mut self, partition: PartitionId) -> Result<(), LogError> {
+        self.log.hold(partition).await
+    }
+
     async fn committed(&mut self, partition: PartitionId) -> Result<Option<Committed>, LogError> {
         self.log.committed(partition).await
     }
@@ -68,7 +72,7 @@ async fn a_stage_that_waits_for_its_state_ends_when_it_is_told_to() {
         is_asked.raised().await;
         control.stop.raise();
     };
-    let driven = drive(&mut core, &mut log, Some(Topic::StateWriters), &control, WRITERS.group);
+    let driven = drive(&mut core, &mut log, Some(Topic::StateWriters), None, &control, WRITERS.group);
     let both = async { tokio::join!(driven, told) };
     let (ended, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("it ends");
     ended.expect("in order");

@@ -34,6 +34,11 @@ fn command(intake: &str, spool: &Path) -> Command {
 impl Agent {
     /// `name` is the agent's and begins its sessions' names; `fault` is the point at which it dies.
     pub(crate) fn start(name: &str, intake: &str, spool: &Path, fault: Option<&str>) -> Self {
+        Self::start_wide(name, intake, spool, fault, 1)
+    }
+
+    /// With so many sessions at a time, whose events take turns.
+    pub(crate) fn start_wide(name: &str, intake: &str, spool: &Path, fault: Option<&str>, wide: u64) -> Self {
         let mut command = command(intake, spool);
         if let Some(point) = fault {
             command.env("CUSTODY_FAULT_POINT", point);
@@ -48,7 +53,7 @@ impl Agent {
                 let due = begun + Duration::from_secs(1) * u32::try_from(sent).expect("few") / RATE;
                 std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
                 let data = json!({ "call_id": format!("{name}-{sent}"), "provider": "openai", "input": format!("mail bob{sent}@example.com") });
-                let session = format!("{name}-{}", sent / 40);
+                let session = format!("{name}-{}", sent / (40 * wide) * wide + sent % wide);
                 let event =
                     json!({ "event_type": "model.call", "agent_id": name, "session_id": session, "data": data });
                 if writeln!(input, "{event}").is_err() {

@@ -177,8 +177,13 @@ impl Installation {
     /// As [`Self::role`], with variables of its own.
     pub(crate) fn role_with(&self, arguments: &[&str], config: &Path, variables: &[(&str, &str)]) -> Running {
         let mut command = custody();
-        command.args(arguments).arg("--config").arg(config).current_dir(self.dir.path());
         command.envs(variables.iter().copied());
+        self.role_of(command, arguments, config)
+    }
+
+    /// As [`Self::role`], of any binary.
+    pub(crate) fn role_of(&self, mut command: Command, arguments: &[&str], config: &Path) -> Running {
+        command.args(arguments).arg("--config").arg(config).current_dir(self.dir.path());
         let path = self.dir.path().join(format!("{}.log", arguments.join("-")));
         let said = File::options().create(true).append(true).open(path).expect("a file");
         Running(command.stdout(Stdio::null()).stderr(said).spawn().expect("a role"))

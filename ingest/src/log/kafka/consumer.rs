@@ -58,6 +58,8 @@ pub(super) struct GroupContext {
     pub(super) commands: Mutex<mpsc::Receiver<Command>>,
     /// The handle is gone: nobody will finish anything.
     pub(super) closing: Arc<AtomicBool>,
+    /// Number of the first partition: here and on the queue, partitions have our numbers, not the brokers'.
+    pub(super) first: u32,
 }
 
 pub(super) type GroupConsumer = BaseConsumer<GroupContext>;
@@ -78,16 +80,16 @@ impl ConsumerContext for GroupContext {
     }
 }
 
-fn numbers(list: &TopicPartitionList) -> Vec<u32> {
-    let mut numbers: Vec<u32> = list.elements().iter().map(|e| e.partition() as u32).collect();
+fn numbers(list: &TopicPartitionList, first: u32) -> Vec<u32> {
+    let mut numbers: Vec<u32> = list.elements().iter().map(|e| first + e.partition() as u32).collect();
     numbers.sort_unstable();
     numbers
 }
 
 /// The partitions of a list that are chosen by number.
-fn only(list: &TopicPartitionList, choose: impl Fn(u32) -> bool) -> TopicPartitionList {
+fn only(list: &TopicPartitionList, first: u32, choose: impl Fn(u32) -> bool) -> TopicPartitionList {
     let mut chosen = TopicPartitionList::new();
-    for element in list.elements().iter().filter(|e| choose(e.partition() as u32)) {
+    for element in list.elements().iter().filter(|e| choose(first + e.partition() as u32)) {
         chosen.add_partition(element.topic(), element.partition());
     }
     chosen
@@ -104,7 +106,7 @@ impl GroupContext {
                 _ => self.persist(consumer, || consumer.fetch_watermarks(topic, partition, ANSWER_WAIT))?.0,
             };
             assigned.add_partition_offset(topic, partition, Offset::Offset(next))?;
-            starts.push((partition as u32, next as u64));
+            starts.push((self.first + partition as u32, next as u64));
         }
         starts.sort_unstable();
         match consumer.rebalance_protocol() {
@@ -145,10 +147,10 @@ impl GroupContext {
     }
 
     fn revoke(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
-        let gone = numbers(list);
+        let gone = numbers(list, self.first);
         // librdkafka would keep a partition paused that comes back.
         let paused: Vec<u32> = gone.iter().copied().filter(|p| self.inbox.lock().is_paused(*p)).collect();
-        consumer.resume(&only(list, |p| paused.contains(&p)))?;
+        consumer.resume(&only(list, self.first, |p| paused.contains(&p)))?;
         let closing = self.closing.load(Ordering::Acquire);
         if !gone.is_empty() && !closing {
             let lost = consumer.assignment_lost();
@@ -185,7 +187,8 @@ impl GroupContext {
 
     /// Fetches nothing more of a partition.
     fn hold(&self, consumer: &GroupConsumer, partition: u32) -> Result<(), LogError> {
-        let paused = consumer.assignment().and_then(|list| consumer.pause(&only(&list, |p| p == partition)));
+        let paused =
+            consumer.assignment().and_then(|list| consumer.pause(&only(&list, self.first, |p| p == partition)));
         paused.map_err(|e| failed("hold", &e, consumer.client()))?;
         self.inbox.tell(|queue| queue.pause(partition));
         Ok(())
@@ -194,7 +197,8 @@ impl GroupContext {
     fn seek(&self, consumer: &GroupConsumer, partition: u32, offset: u64) -> Result<(), LogError> {
         if self.inbox.lock().is_paused(partition) {
             // Nothing is polled before the seek below, which is then one of a partition that is read.
-            let resumed = consumer.assignment().and_then(|list| consumer.resume(&only(&list, |p| p == partition)));
+            let resumed =
+                consumer.assignment().and_then(|list| consumer.resume(&only(&list, self.first, |p| p == partition)));
             resumed.map_err(|e| failed("seek", &e, consumer.client()))?;
         }
         let topics = consumer.subscription().map_err(|e| failed("seek", &e, consumer.client()))?;
@@ -205,7 +209,8 @@ impl GroupContext {
             if !self.inbox.lock().holds(partition) {
                 return Ok(());
             }
-            let moved = consumer.seek(&topic, partition as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
+            let moved =
+                consumer.seek(&topic, (partition - self.first) as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
             match moved {
                 Ok(()) => {
                     self.inbox.tell(|queue| queue.restart(partition));
@@ -248,7 +253,7 @@ pub(super) fn run(consumer: &GroupConsumer, topic: Topic) {
         } else {
             full_since = None;
             let resumed = paused.take().map(|list| {
-                let wanted = only(&list, |p| !context.inbox.lock().is_paused(p));
+                let wanted = only(&list, context.first, |p| !context.inbox.lock().is_paused(p));
                 consumer.resume(&wanted)
             });
             if let Some(Err(error)) = resumed {
@@ -286,11 +291,11 @@ fn poll_many(context: &GroupContext, consumer: &GroupConsumer, topic: Topic) {
         wait = Duration::ZERO;
         match polled {
             Ok(message) => {
-                let partition = message.partition() as u32;
+                let partition = context.first + message.partition() as u32;
                 let record = record(&message, PartitionId { topic, partition });
                 context.inbox.lock().push(partition, record);
             }
-            Err(KafkaError::PartitionEOF(partition)) => context.inbox.lock().end(partition as u32),
+            Err(KafkaError::PartitionEOF(partition)) => context.inbox.lock().end(context.first + partition as u32),
             Err(error) => refuse(context, consumer, &error),
         }
     }

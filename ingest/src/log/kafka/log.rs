@@ -78,7 +78,8 @@ impl KafkaLog {
     pub(super) fn open(inner: Arc<Inner>, group: &str, topic: Topic, instance: &str) -> Result<Self, LogError> {
         inner.count_of(topic)?;
         let namespace = &inner.config.namespace;
-        let id = format!("{namespace}custody-{group}-{instance}-{}", topic.name());
+        let version = topic.name_of(inner.generation());
+        let id = format!("{namespace}custody-{group}-{instance}-{version}");
         let transactions = Arc::new(Mutex::new(Transactions::open(Arc::clone(&inner), id)?));
         let (commands, receiver) = mpsc::channel();
         let (inbox, closing) = (Arc::new(Inbox::default()), Arc::new(AtomicBool::new(false)));
@@ -87,10 +88,11 @@ impl KafkaLog {
             inbox: Arc::clone(&inbox),
             commands: Mutex::new(receiver),
             closing: Arc::clone(&closing),
+            first: inner.first(),
         };
-        let group_id = format!("{namespace}{group}");
+        let group_id = inner.group(group);
         // One member per topic, so that one instance may read several topics in one group.
-        let member = format!("{instance}-{}", topic.name());
+        let member = format!("{instance}-{version}");
         let mut settings = inner.config.group_protocol.settings(&member);
         settings.extend([
             ("group.id", group_id.as_str()),
@@ -157,9 +159,26 @@ impl KafkaLog {
         answer.await.map_err(|_| ended())?
     }
 
+    /// A partition that the topic did not have when this process looked: keys of its records were mapped by
+    /// another count than ours.
+    fn known(&self, starts: &[(u32, u64)]) -> Result<(), LogError> {
+        let count = self.inner.count_of(self.topic)?;
+        match starts.iter().find(|(partition, _)| !self.inner.is_held(*partition, count)) {
+            None => Ok(()),
+            Some((partition, _)) => Err(LogError::fatal(
+                name(self.id(*partition)),
+                format!(
+                    "the topic had {count} partitions when this process started and was given more since: partitions \
+                     are not added to a topic in use, run `custody topics migrate`"
+                ),
+            )),
+        }
+    }
+
     fn event(&mut self, item: Item) -> Result<Option<LogEvent>, LogError> {
         Ok(Some(match item {
             Item::Assigned(starts) => {
+                self.known(&starts)?;
                 self.owned.extend(starts.iter().map(|(p, _)| *p));
                 LogEvent::Assigned(starts.into_iter().map(|(p, next)| (self.id(p), next)).collect())
             }
@@ -184,7 +203,7 @@ impl KafkaLog {
 
     fn offsets(&self, partition: PartitionId, committed: &Committed) -> Result<TopicPartitionList, LogError> {
         let mut list = TopicPartitionList::new();
-        let mut element = list.add_partition(&self.inner.topic(partition.topic), partition.partition as i32);
+        let mut element = list.add_partition(&self.inner.topic(partition.topic), partition.index() as i32);
         let set = element.set_offset(Offset::Offset(committed.next as i64));
         set.map_err(|e| LogError::fatal(name(partition), e.to_string()))?;
         element.set_metadata(&committed.metadata);
@@ -324,8 +343,12 @@ impl Log for KafkaLog {
 
 /// Every live entry of a state partition, after every transaction in it has been decided. `closing` ends it
 /// early: the handle is gone.
-fn restore(inner: &Inner, state: PartitionId, closing: &AtomicBool) -> Result<Vec<(Bytes, Bytes)>, LogError> {
-    let (wire, number) = (inner.topic(state.topic), state.partition as i32);
+pub(super) fn restore(
+    inner: &Inner,
+    state: PartitionId,
+    closing: &AtomicBool,
+) -> Result<Vec<(Bytes, Bytes)>, LogError> {
+    let (wire, number) = (inner.topic(state.topic), state.index() as i32);
     let what = || format!("restore of {}", name(state));
     inner.count_of(state.topic)?;
     let consumer = client(inner, "restore")?;

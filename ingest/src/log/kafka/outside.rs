@@ -22,7 +22,7 @@ use crate::log::{Committed, ErrorClass, LogError};
 
 /// A client that reads committed records and belongs to no group that anybody else uses.
 pub(super) fn client(inner: &Inner, group: &str) -> Result<BaseConsumer<Context>, LogError> {
-    let group = format!("{}{group}", inner.config.namespace);
+    let group = inner.group(group);
     let settings = [
         ("group.id", group.as_str()),
         ("enable.auto.commit", "false"),
@@ -68,7 +68,7 @@ pub(super) fn bounds_by<C: ConsumerContext + Common>(
     consumer: &BaseConsumer<C>,
     partition: PartitionId,
 ) -> Result<Range<u64>, LogError> {
-    let marks = consumer.fetch_watermarks(&inner.topic(partition.topic), partition.partition as i32, ANSWER_WAIT);
+    let marks = consumer.fetch_watermarks(&inner.topic(partition.topic), partition.index() as i32, ANSWER_WAIT);
     let (first, next) = marks.map_err(|e| failed(name(partition), &e, consumer.client()))?;
     Ok(first as u64..next as u64)
 }
@@ -86,7 +86,7 @@ pub(super) fn committed_by<C: ConsumerContext + Common>(
     partition: PartitionId,
 ) -> Result<Option<Committed>, LogError> {
     let mut list = TopicPartitionList::new();
-    list.add_partition(&inner.topic(partition.topic), partition.partition as i32);
+    list.add_partition(&inner.topic(partition.topic), partition.index() as i32);
     let what = || format!("committed offset of {}", name(partition));
     let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
     let answer = consumer.committed_offsets(list, ANSWER_WAIT).map_err(|e| with_remedy(refuse(e)))?;
@@ -123,7 +123,7 @@ pub(super) fn read(inner: &Inner, partition: PartitionId, offset: u64) -> Result
     let what = || format!("read of {} at {offset}", name(partition));
     let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
     let mut list = TopicPartitionList::new();
-    let (wire, number) = (inner.topic(partition.topic), partition.partition as i32);
+    let (wire, number) = (inner.topic(partition.topic), partition.index() as i32);
     list.add_partition_offset(&wire, number, Offset::Offset(offset as i64)).map_err(refuse)?;
     consumer.assign(&list).map_err(refuse)?;
     let (mut records, mut bytes, mut next) = (Vec::new(), 0, offset);

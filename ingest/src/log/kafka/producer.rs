@@ -48,7 +48,7 @@ const INTAKE_SETTINGS: [(&str, &str); 1] = [("message.timeout.ms", "0")];
 
 /// A message on its way; librdkafka copies it.
 fn message<'a, D: IntoOpaque>(record: &'a OutRecord, to: PartitionId, wire: &'a str, opaque: D) -> Message<'a, D> {
-    let message = BaseRecord::with_opaque_to(wire, opaque).partition(to.partition as i32);
+    let message = BaseRecord::with_opaque_to(wire, opaque).partition(to.index() as i32);
     let message = message.timestamp(record.timestamp.ms());
     let message = match &record.key {
         Some(key) => message.key(key.as_ref()),
@@ -291,11 +291,15 @@ impl KafkaAppender {
     }
 }
 
-impl Appender for KafkaAppender {
-    async fn append(&mut self, records: Vec<OutRecord>) -> Result<Vec<Position>, LogError> {
-        if records.is_empty() {
-            return Ok(Vec::new());
-        }
+/// What the brokers say of a record that is larger than its topic takes, or of any where it takes none.
+pub(super) const TOO_LARGE: Code = Code::MessageSizeTooLarge;
+
+/// Positions, or why the brokers have not taken every record.
+type Delivered = Result<Vec<Position>, KafkaError>;
+
+impl KafkaAppender {
+    /// As [`Appender::append`], with the brokers' own word.
+    pub(super) async fn deliver(&self, records: Vec<OutRecord>) -> Result<Delivered, LogError> {
         let inner = Arc::clone(&self.inner);
         let place = move || {
             let placed: Result<Vec<(PartitionId, OutRecord)>, LogError> =
@@ -314,11 +318,28 @@ impl Appender for KafkaAppender {
         let what = || format!("append of {} records", placed.len());
         let given_up = || LogError::new(class_of(Code::OperationTimedOut), what(), "the producer ended");
         let delivered = answer.await.map_err(|_| given_up())?;
-        let offsets = delivered.map_err(|e| failed(what(), &e, self.producer.client()))?;
-        Ok(placed
-            .iter()
-            .zip(offsets)
-            .map(|((partition, _), offset)| Position { partition: *partition, offset })
-            .collect())
+        let places = placed.iter().map(|(partition, _)| *partition);
+        let at = |(partition, offset)| Position { partition, offset };
+        Ok(delivered.map(|offsets| places.zip(offsets).map(at).collect()))
+    }
+}
+
+impl Appender for KafkaAppender {
+    async fn append(&mut self, records: Vec<OutRecord>) -> Result<Vec<Position>, LogError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let what = format!("append of {} records", records.len());
+        let delivered = self.deliver(records).await?;
+        delivered.map_err(|error| {
+            let mut failure = failed(what, &error, self.producer.client());
+            if error.rdkafka_error_code() == Some(TOO_LARGE) {
+                failure.message.push_str(
+                    "; a topic that takes no records at all (max.message.bytes = 0) was closed by `custody topics \
+                     migrate`: start with the log.generation and log.partitions that it names",
+                );
+            }
+            failure
+        })
     }
 }

@@ -8,7 +8,7 @@
 //! nothing is lost. A repeated event is counted again: de-duplication belongs to `completeness`.
 
 mod measure;
-mod state;
+pub(super) mod state;
 mod urgent;
 
 use schemas::codec::Derived;
@@ -153,7 +153,7 @@ impl Features {
 }
 
 fn partition_number(record: &Sourced<CleanEvent>) -> i32 {
-    i32::try_from(record.at.partition.partition).unwrap_or(i32::MAX)
+    i32::try_from(record.at.partition.index()).unwrap_or(i32::MAX)
 }
 
 impl Processor for Features {

@@ -31,9 +31,9 @@ wire_fields!(Measures { values, counts, event_ids });
 
 /// Progress of time in the partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Clock {
+pub(in crate::anomaly) struct Clock {
     /// Windows before this time are closed.
-    closed_to: TimestampMicros,
+    pub(in crate::anomaly) closed_to: TimestampMicros,
     /// Last watermark told.
     told: TimestampMicros,
     /// Window and number of the next signal.
@@ -52,7 +52,7 @@ impl Default for Clock {
 
 /// A state entry by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Entry {
+pub(in crate::anomaly) enum Entry {
     Clock,
     Window(TimestampMicros, SubjectKey),
     Tainted(String, Uuid),
@@ -198,7 +198,7 @@ fn expired<K: Clone + Ord>(map: &BTreeMap<K, TimestampMicros>, before: Timestamp
 }
 
 impl Entry {
-    fn key(&self) -> Bytes {
+    pub(in crate::anomaly) fn key(&self) -> Bytes {
         let mut key = Vec::new();
         match self {
             Entry::Clock => key.push(b'c'),
@@ -220,7 +220,7 @@ impl Entry {
         Bytes::from(key)
     }
 
-    fn from_key(key: &[u8]) -> Option<Self> {
+    pub(in crate::anomaly) fn from_key(key: &[u8]) -> Option<Self> {
         let (kind, mut rest) = key.split_first()?;
         let entry = match kind {
             b'c' => Entry::Clock,

@@ -15,7 +15,7 @@ use crate::watermark::{Barrier, Contribution};
 
 /// A signal in the barrier, its numbers made finite and non-negative.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Held(Signal);
+pub(in crate::anomaly) struct Held(Signal);
 
 /// No value is NaN (see [`Held::new`]), so equality is reflexive.
 impl Eq for Held {}
@@ -28,7 +28,7 @@ impl Held {
         Self(signal)
     }
 
-    pub(super) fn keyed(self) -> (SubjectKey, Signal) {
+    pub(in crate::anomaly) fn keyed(self) -> (SubjectKey, Signal) {
         let Signal { tenant_id, subject_kind: kind, environment, subject, .. } = self.0.clone();
         (SubjectKey { tenant_id, kind, environment, subject }, self.0)
     }

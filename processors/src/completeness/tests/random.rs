@@ -10,10 +10,16 @@ use schemas::record::{PartitionId, Position, SourceRef};
 use schemas::topic::Topic;
 
 use super::fleet::*;
-use crate::completeness::{CompletenessConfig, Writers, WritersConfig, WritersState, spans};
-use crate::stage::{Outgoing, Processor, Route, Sourced};
+use crate::completeness::{
+    Completeness, CompletenessConfig, CompletenessState, Writers, WritersConfig, WritersState, rekey, rekey_writers,
+    spans,
+};
+use crate::rekey::{Change, Rekeyed, StateEntry};
+use crate::stage::{Outgoing, PartitionState, Processor, Route, Sourced};
 
 const PARTITIONS: u32 = 3;
+/// Partitions of the next generation, where there is one.
+const PARTITIONS_NEXT: u32 = 5;
 const STEP_MS: i64 = 10;
 
 /// A fleet's events in the order of writing, and what is to happen to them.
@@ -148,7 +154,121 @@ fn expected(written: &[Made], arrived: &[Made]) -> (BTreeMap<Uuid, String>, BTre
     (gaps, all.into_iter().filter(|id| seen.contains_key(id) && !ended.contains(id)).collect())
 }
 
+/// What is left in states: the entries of a state topic.
+fn entries<S: PartitionState>(states: &mut [S]) -> Vec<StateEntry> {
+    let of = |(partition, state): (u32, &mut S)| {
+        let changes = state.take_changes().into_iter();
+        changes.filter_map(move |(key, value)| Some(StateEntry { partition, key, value: value? })).collect::<Vec<_>>()
+    };
+    (0..).zip(states).flat_map(of).collect()
+}
+
+/// The states of the next generation.
+fn states<S: PartitionState>(rekeyed: &Rekeyed) -> Vec<S> {
+    assert_eq!(rekeyed.left, BTreeMap::new(), "everything is carried over");
+    let mut states = vec![S::default(); PARTITIONS_NEXT as usize];
+    for ((partition, key), value) in &rekeyed.entries {
+        states[*partition as usize].load(key, value).unwrap();
+    }
+    states
+}
+
+/// What the partitions of one generation derive from what arrives in it.
+fn run_generation(states: &mut [CompletenessState], first: u32, arrived: &[Made], ticks: &[i64]) -> Vec<Outgoing> {
+    let partitions = states.len() as u32;
+    let stage = Completeness::new(CompletenessConfig { source_partitions: partitions, ..Default::default() });
+    let mut derived = Vec::new();
+    for (index, state) in (0..).zip(states) {
+        let mut items = vec![Item::TickAt(ticks[0])];
+        for made in arrived.iter().filter(|made| home(made, partitions) == index) {
+            items.push(Item::Event(made.clone()));
+            if made.event.h().producer_seq % 7 == 3 {
+                items.push(Item::Tick(1));
+            }
+        }
+        items.extend(ticks[1..].iter().copied().map(Item::TickAt));
+        derived.extend(stage.process(state, &records(first + index, STEP_MS, &items)).derived);
+    }
+    derived
+}
+
+/// What the partitions of the writers topic derive, each read to its end.
+fn run_writers_generation(states: &mut [WritersState], derived: &[Outgoing]) -> Vec<Outgoing> {
+    let partitions = states.len() as u32;
+    let stage = Writers::new(WritersConfig::default());
+    let mut out = Vec::new();
+    for (index, state) in (0..).zip(states) {
+        let here = |outgoing: &&Outgoing| {
+            outgoing.topic == Topic::Writers
+                && (outgoing.route == Route::All || schemas::topic::partition_of(&outgoing.key, partitions) == index)
+        };
+        let records: Vec<Sourced<Derived>> = (0..)
+            .zip(derived.iter().filter(here))
+            .map(|(offset, outgoing)| {
+                let at = Position { partition: PartitionId { topic: Topic::Writers, partition: index }, offset };
+                let (broker_time, value) = (outgoing.broker_time, outgoing.value.clone());
+                Sourced { at, broker_time, source: SourceRef::default(), value }
+            })
+            .collect();
+        let output = stage.process(state, &records);
+        assert_eq!(output.rejects, [], "watermarks of the next generation are those of its barrier");
+        out.extend(output.derived);
+    }
+    out
+}
+
 proptest! {
+    /// Partitions become more at any moment, sessions and writers in whatever state, and the counts stay exact.
+    #[test]
+    fn more_partitions_make_no_gap_and_hide_none(fleet in any_fleet(), cut in any::<prop::sample::Index>()) {
+        let (written, writers) = fleet.written();
+        let withheld = Fleet::pick(&fleet.withheld, written.len());
+        let kept = written.iter().enumerate().filter(|(index, _)| !withheld.contains(index));
+        let unique: Vec<Made> = kept.map(|(_, made)| made.clone()).collect();
+        let mut arrived = unique.clone();
+        let mut duplicates = 0;
+        for index in fleet.repeated.iter().filter(|_| !unique.is_empty()) {
+            arrived.push(arrived[index.index(arrived.len())].clone());
+            duplicates += 1;
+        }
+        let (before, after) = arrived.split_at(cut.index(arrived.len() + 1));
+        let after: Vec<Made> = after.iter().cloned().chain(writers.map(|mut writer| writer.goodbye())).collect();
+
+        let change = Change { from: PARTITIONS, to: PARTITIONS_NEXT, first: 0 };
+        let mut old = vec![CompletenessState::default(); PARTITIONS as usize];
+        let mut derived = run_generation(&mut old, 0, before, &[1]);
+        let mut old_writers = vec![WritersState::default(); PARTITIONS as usize];
+        let mut missing = run_writers_generation(&mut old_writers, &derived);
+        let mut new: Vec<CompletenessState> = states(&rekey(&entries(&mut old), &change).unwrap());
+        let mut new_writers: Vec<WritersState> = states(&rekey_writers(&entries(&mut old_writers), &change).unwrap());
+        let first = schemas::record::first_partition(2);
+        let later = run_generation(&mut new, first, &after, &[5_000, 10_000, 200_000, 7_200_000, 14_400_000]);
+        missing.extend(run_writers_generation(&mut new_writers, &later));
+        derived.extend(later);
+
+        let found = findings(&derived);
+        let (gaps, open) = expected(&written, &unique);
+        let of = |kind: &str| found.iter().filter(|finding| finding.kind == kind).cloned().collect::<Vec<_>>();
+        let named: BTreeMap<Uuid, String> =
+            of("sequence_gap").iter().map(|f| (f.h.session_id, f.attributes["missing"].clone())).collect();
+        prop_assert_eq!(&named, &gaps);
+        prop_assert_eq!(of("unterminated").len(), open.len());
+        prop_assert_eq!(of("duplicate").len(), duplicates);
+        prop_assert_eq!(found.len(), gaps.len() + open.len() + duplicates, "{:#?}", found);
+        let missing = findings(&missing);
+        let total: i64 = missing.iter().map(|finding| finding.count).sum();
+        prop_assert_eq!(total, withheld.len() as i64, "{:#?}", missing);
+        prop_assert!(missing.iter().all(|finding| finding.kind == "writer_gap"), "{:#?}", missing);
+        let ids: BTreeSet<Uuid> = found.iter().chain(&missing).map(|finding| finding.h.event_id).collect();
+        prop_assert_eq!(ids.len(), found.len() + missing.len(), "no id is given twice");
+        let totals = derived.iter().filter_map(|outgoing| match &outgoing.value {
+            Derived::ControlTotal(total) => Some(total),
+            _ => None,
+        });
+        let sums = totals.fold((0, 0), |sums, total| (sums.0 + total.records, sums.1 + total.duplicates));
+        prop_assert_eq!(sums, ((before.len() + after.len()) as i64, duplicates as i64));
+    }
+
     #[test]
     fn every_withheld_and_every_repeated_event_is_counted_and_nothing_else_is_reported(
         fleet in any_fleet(),

@@ -1,0 +1,236 @@
+//! More partitions under load: `custody topics migrate` from four to eight while a client sends.
+//!
+//! `CUSTODY_TEST_KAFKA` names the broker. Every role runs as a process. Twenty sessions are open at any moment,
+//! so that as many span the switch; a gap in one of them would be a finding within seconds. What becomes of each
+//! entry of state is tested where the state is.
+
+#![allow(clippy::expect_used, reason = "a test fails where its set-up does")]
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use schemas::topic::Topic;
+use support::agent::Agent;
+use support::installation::{Installation, Running, free_port, run};
+use support::{custody, up};
+
+const ROLES: [&[&str]; 5] =
+    [&["process", "pii"], &["process", "completeness"], &["process", "anomaly"], &["archive"], &["load"]];
+const PATIENCE: Duration = Duration::from_secs(180);
+
+struct World {
+    installation: Installation,
+    intake: String,
+}
+
+impl World {
+    fn start(name: &str) -> Self {
+        let installation = Installation::start(name);
+        std::fs::write(installation.dir.path().join("pii.key"), [7; 32]).expect("a key");
+        Self { installation, intake: format!("127.0.0.1:{}", free_port()) }
+    }
+
+    fn config(&self, generation: u32, partitions: u32) -> PathBuf {
+        let (installation, base) = (&self.installation, self.installation.dir.path());
+        let text = format!(
+            "instance = \"one\"\n[log]\nurl = \"{}\"\nnamespace = \"{}\"\npartitions = {partitions}\ngeneration = {generation}\n\
+             [clickhouse]\nurl = \"{}\"\n[store]\nurl = \"file:{}\"\n[pii]\nkeys_file = \"{}\"\n\
+             [gateway]\nhttp_listen = \"{}\"\ngrpc_listen = \"127.0.0.1:0\"\ntick_interval_ms = 500\n\
+             [telemetry]\nlisten = \"127.0.0.1:0\"\n[load]\nflush_interval_ms = 100\n[archive]\nflush_interval_ms = 3000\n\
+             [completeness]\ngap_grace_ms = 1000\n[writers]\nwriter_grace_ms = 2000\n",
+            installation.log(),
+            installation.namespace,
+            installation.clickhouse,
+            base.join("store").display(),
+            base.join("pii.key").display(),
+            self.intake,
+        );
+        let config = base.join(format!("g{generation}p{partitions}.toml"));
+        std::fs::write(&config, text).expect("a configuration");
+        config
+    }
+
+    fn topics(&self, arguments: &[&str], config: &PathBuf) -> (Option<i32>, String) {
+        run(custody().arg("topics").args(arguments).arg("--config").arg(config))
+    }
+
+    /// Every role, gateway and `up` says what is wrong and ends.
+    fn refused(&self, config: &PathBuf, words: &[&str]) {
+        for role in ROLES.iter().copied().chain([&["gateway"][..], &["up"]]) {
+            let (code, text) = run(custody().args(role).arg("--config").arg(config));
+            assert!(code != Some(0) && words.iter().all(|word| text.contains(word)), "{role:?} {code:?}: {text}");
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        self.installation.count("agent_id = 'load'").parse().expect("a count")
+    }
+
+    fn until_rows(&self, at_least: u64, what: &str) {
+        let begun = Instant::now();
+        while self.rows() < at_least {
+            assert!(begun.elapsed() < PATIENCE, "{what}: {} of {at_least} rows: {}", self.rows(), self.said());
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    fn said(&self) -> String {
+        ROLES.iter().map(|role| format!("\n{role:?}: {}", self.installation.said(role))).collect()
+    }
+
+    fn archived(&self) -> u64 {
+        let (_, text) = run(custody().args(["verify", "--json"]).arg(self.installation.dir.path().join("store")));
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        assert_eq!(report["is_intact"], true, "{text}");
+        let partitions = report["partitions"].as_array().expect("partitions").iter();
+        let of_clean = partitions.filter(|p| p["topic"] == "custody.clean.v1");
+        of_clean.map(|p| p["rows"].as_u64().expect("rows")).sum()
+    }
+}
+
+/// The tool beside the test; what it says comes line by line.
+struct Tool(
+    #[allow(dead_code, reason = "ended with the test")] Running,
+    std::io::Lines<BufReader<std::process::ChildStdout>>,
+);
+
+impl Tool {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("custody");
+        let lines = BufReader::new(child.stdout.take().expect("standard output")).lines();
+        Self(Running(child), lines)
+    }
+
+    fn until(&mut self, word: &str) {
+        for line in self.1.by_ref() {
+            let line = line.expect("a line");
+            println!("migrate: {line}");
+            if line.contains(word) {
+                return;
+            }
+        }
+        panic!("it ended without {word:?}");
+    }
+}
+
+#[test]
+fn a_topic_that_is_given_partitions_from_outside_stops_its_roles() {
+    let world = World::start("altered");
+    let config = world.config(1, 2);
+    let (code, text) = world.topics(&["create"], &config);
+    assert_eq!(code, Some(0), "{text}");
+    let all = ROLES.iter().copied().chain([&["gateway"][..]]);
+    let mut roles: Vec<(&[&str], Running)> = all.map(|r| (r, world.installation.role(r, &config))).collect();
+    world.installation.until("migrated", || world.installation.count("1") == "0");
+    let is_ready = || std::net::TcpStream::connect(&world.intake).is_ok();
+    world.installation.until("listening", is_ready);
+    let append = KafkaConfig {
+        bootstrap: world.installation.kafka.clone(),
+        namespace: world.installation.namespace.clone(),
+        ..KafkaConfig::default()
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let broker = KafkaBroker::new(append).expect("a broker");
+        broker.add_partitions(Topic::Events, 3).await.expect("a third partition");
+    });
+    for (role, running) in &mut roles {
+        let deadline = Instant::now() + PATIENCE;
+        let code = loop {
+            match running.0.try_wait().expect("a process") {
+                Some(status) => break status.code(),
+                None => assert!(Instant::now() < deadline, "{role:?} goes on: {}", world.installation.said(role)),
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        };
+        let said = world.installation.said(role);
+        assert!(code != Some(0) && said.contains("partitions") && said.contains("custody topics migrate"), "{said}");
+    }
+}
+
+#[test]
+fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
+    let world = World::start("migrate");
+    let (old, wrong, new) = (world.config(1, 4), world.config(1, 8), world.config(2, 8));
+    let (code, text) = world.topics(&["create"], &old);
+    assert_eq!(code, Some(0), "{text}");
+    world.refused(&wrong, &["has 4 partitions", "log.partitions", "8", "custody topics migrate"]);
+
+    let role = |role: &&[&str], config| world.installation.role(role, config);
+    let mut roles: Vec<Running> = ROLES.iter().map(|r| role(r, &old)).collect();
+    let gateway = role(&&["gateway"][..], &old);
+    world.installation.until("migrated", || world.installation.count("1") == "0");
+    let agent = Agent::start_wide("load", &world.intake, &world.installation.dir.path().join("spool"), None, 20);
+    world.until_rows(1_000, "four partitions");
+    let (code, text) = world.topics(&["migrate", "--partitions", "8"], &old);
+    assert!(code == Some(0) && text.contains("custody.events.v2"), "{text}");
+    assert_eq!(world.topics(&["migrate", "--partitions", "3"], &old).0, Some(2), "fewer are refused");
+
+    let migrate = || {
+        let mut command = custody();
+        command.args(["topics", "migrate", "--execute", "--partitions", "8", "--config"]).arg(&old);
+        Tool::start(command)
+    };
+    let begun = Instant::now();
+    let mut tool = migrate();
+    tool.until("is closed");
+    // SIGKILL, here and further on: the next one goes on where it stood.
+    drop(tool);
+    let mut tool = migrate();
+    tool.until("intake is open");
+    let paused = begun.elapsed();
+    drop(gateway);
+    let second = role(&&["gateway"][..], &new);
+    tool.until("custody-completeness: ");
+    drop(tool);
+    let (code, text) = world.topics(&["migrate", "--execute", "--partitions", "16"], &old);
+    assert!(code == Some(2) && text.contains("go on with --partitions 8"), "{text}");
+    let mut tool = migrate();
+    tool.until("done:");
+    println!("migrate: intake paused {:.1} s, rows {:.1} s", paused.as_secs_f64(), begun.elapsed().as_secs_f64());
+    drop(tool);
+    // The old roles see that they are history and end by themselves.
+    for role in &mut roles {
+        let deadline = Instant::now() + PATIENCE;
+        while role.0.try_wait().expect("a process").is_none() {
+            assert!(Instant::now() < deadline, "an old role goes on: {}", world.said());
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+    let drained = world.rows();
+    world.refused(&old, &["log.generation = 2", "log.partitions = 8"]);
+    let roles: Vec<Running> = ROLES.iter().map(|r| role(r, &new)).collect();
+    world.until_rows(drained + 2_000, "eight partitions");
+    let sent = agent.finish();
+    world.until_rows(sent, "the end");
+
+    let value = |sql: &str| world.installation.value(sql);
+    let counts =
+        "SELECT count(), uniqExact(event_id), uniqExact(session_id, seq) FROM custody.events WHERE agent_id = 'load'";
+    assert_eq!(value(counts), format!("{sent}\t{sent}\t{sent}"));
+    let spanning = "SELECT count() FROM (SELECT session_id FROM custody.events WHERE agent_id = 'load' GROUP BY session_id \
+                    HAVING min(src_partition) < 4 AND max(src_partition) >= 100000)";
+    assert!(
+        value(spanning).parse::<u64>().expect("a count") >= 10,
+        "sessions that span the switch: {}",
+        value(spanning)
+    );
+    let partitions = "SELECT uniqExact(src_partition) FROM custody.events WHERE src_partition >= 100000";
+    assert_eq!(value(partitions), "8");
+    let all = value("SELECT count() FROM custody.events").parse::<u64>().expect("a count");
+    world.installation.until("archived", || world.archived() == all);
+    // Time has gone on by more than every grace, or the last files would not have been cut.
+    let kinds = "SELECT groupArray((kind, n)) FROM (SELECT kind, count() AS n FROM custody.findings WHERE event_type = \
+                 'detection.raised' AND agent_id = 'load' GROUP BY kind)";
+    assert_eq!(value(kinds), "[]", "sessions and writers have no findings");
+    assert_eq!(value("SELECT count() FROM custody.findings WHERE kind = 'control_total_mismatch'"), "0");
+    assert_eq!(up::request(&world.intake, "GET", "/readyz", "").0, 200);
+    for role in roles.into_iter().chain([second]) {
+        assert_eq!(role.drained(), Some(0), "{}", world.said());
+    }
+}
