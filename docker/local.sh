@@ -1,6 +1,6 @@
-# What kafka-local.sh and s3-local.sh share; sourced by them, with `script` naming the caller.
+# What kafka-local.sh, s3-local.sh and registry-local.sh share; sourced by them, with `script` naming the caller.
 #
-# Words, turns, paths and processes. It knows neither server.
+# Words, turns, paths and processes. It knows none of the servers.
 # shellcheck shell=bash disable=SC2154
 
 say() { printf '%s: %s\n' "$script" "$*" >&2; }

@@ -9,6 +9,10 @@
 
 set -euo pipefail
 
+readonly script=registry-local
+# shellcheck source=local.sh
+source "$(dirname "${BASH_SOURCE[0]}")/local.sh"
+
 script_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly pom="$script_dir/registry/pom.xml"
 readonly host=127.0.0.1
@@ -50,18 +54,6 @@ exit codes: 0 done (status: runs), 1 failed, 2 wrong usage, 3 status: does not r
 HELP
 }
 
-say() { printf 'registry-local: %s\n' "$*" >&2; }
-die() { say "error: $*"; exit 1; }
-die_usage() { say "error: $* (see --help)"; exit 2; }
-
-# Holds the given lock file until this shell (or subshell) ends, so that two callers take turns. Without
-# flock (macOS) there is no lock, and simultaneous first starts are the caller's to avoid.
-take_turn() {
-    command -v flock >/dev/null || return 0
-    exec 9>"$1"
-    flock -w "$2" 9 || die "another registry-local.sh has held $1 for $2 s: end it and try again"
-}
-
 # --- options ---------------------------------------------------------------------------------------
 
 # Sets command, port, cache, data, heap, fresh.
@@ -97,27 +89,6 @@ parse_options() {
     data=$(absolute "${data:-$cache/registry-data/$port}")
     # A semicolon begins a setting in the address of the database.
     [[ $data != *';'* ]] || die_usage "--data $data holds a semicolon: choose another"
-}
-
-cache_dir() {
-    if [[ -n ${CUSTODY_CACHE_DIR:-} ]]; then
-        printf '%s\n' "$CUSTODY_CACHE_DIR"
-    elif [[ -n ${XDG_CACHE_HOME:-} ]]; then
-        printf '%s\n' "$XDG_CACHE_HOME/custody"
-    else
-        printf '%s\n' "${HOME:?is not set: set CUSTODY_CACHE_DIR}/.cache/custody"
-    fi
-}
-
-# One spelling for one directory: the path is compared with the registry's command line.
-absolute() {
-    if [[ -d $1 ]]; then
-        (cd "$1" && pwd -P)
-    elif [[ $1 == /* ]]; then
-        printf '%s\n' "$1"
-    else
-        printf '%s\n' "$PWD/$1"
-    fi
 }
 
 # --- Java and the registry ---------------------------------------------------------------------------
@@ -197,14 +168,6 @@ port_file() { printf '%s\n' "$data/port"; }
 registry_log() { printf '%s\n' "$data/registry.log"; }
 recorded_port() { cat "$(port_file)" 2>/dev/null; }
 
-command_line_of() {
-    if [[ -r /proc/$1/cmdline ]]; then
-        tr '\0' ' ' <"/proc/$1/cmdline"
-    else
-        ps -ww -o args= -p "$1" 2>/dev/null || true
-    fi
-}
-
 # The address of the database, which names this registry among the processes.
 database() { printf 'jdbc:h2:file:%s/schemas\n' "$data"; }
 
@@ -217,8 +180,6 @@ running_pid() {
     [[ $(command_line_of "$pid") == *"-Dapicurio.datasource.url=$(database) "* ]] || return 1
     printf '%s\n' "$pid"
 }
-
-port_is_open() { (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null; }
 
 registry_answers() {
     [[ $(curl --silent --max-time 5 "http://$host:$port/apis/ccompat/v7/schemas/types" || true) == *'"AVRO"'* ]]
