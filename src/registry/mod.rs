@@ -246,7 +246,8 @@ impl SchemaRegistry {
     /// Learns every version of the subjects that Confluent's naming strategies give records of the events
     /// topic, and of our own records.
     async fn warm(&self, namespace: &str) -> Result<(), RegistryError> {
-        let of_topic = format!("{namespace}{}-", Topic::Events.name());
+        // Whatever the topics' generation: `custody.events.v1`, `custody.events.v2`.
+        let of_topic = format!("{namespace}{}", Topic::Events.name().trim_end_matches(char::is_numeric));
         let of_record = format!("{}.", schemas::codec::NAMESPACE);
         let mut learned = 0;
         for subject in self.0.client.subjects().await? {

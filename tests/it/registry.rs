@@ -218,10 +218,10 @@ async fn what_was_told_once_is_known_for_ever_and_what_is_not_there_is_asked_aga
         "subjects",
         200,
         JSON,
-        r#"["x.custody.events.v1-value","custody.v1.Tick","other","custody.events.v1-y"]"#,
+        r#"["x.custody.events.v2-value","custody.v1.Tick","other","custody.events.v1-y"]"#,
     );
     let version = |id| json!({"subject": "s", "version": 1, "id": id, "schema": text}).to_string();
-    for (subject, id) in [("x.custody.events.v1-value", 1), ("custody.v1.Tick", 2)] {
+    for (subject, id) in [("x.custody.events.v2-value", 1), ("custody.v1.Tick", 2)] {
         fake.tell(&format!("subjects/{subject}/versions"), 200, JSON, "[1]");
         fake.tell(&format!("subjects/{subject}/versions/1"), 200, JSON, version(id));
     }
