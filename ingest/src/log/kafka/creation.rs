@@ -1,0 +1,63 @@
+//! Making topics that are not there. One that is there is left as it is, with whatever settings it has.
+
+use std::collections::BTreeMap;
+
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use schemas::topic::Topic;
+
+use super::{ANSWER_WAIT, Inner, class_of, failed};
+use crate::log::LogError;
+
+impl Inner {
+    fn replicas(&self) -> Result<i32, LogError> {
+        // -1 is the brokers' default.replication.factor.
+        let text = self.config.topic.get("replicas").map_or("-1", String::as_str);
+        text.parse().map_err(|_| LogError::fatal("topic setting replicas", format!("{text:?} is not a number")))
+    }
+
+    /// Makes topics; those that somebody else has made meanwhile are none of ours.
+    pub(super) async fn create_missing(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
+        let admin = self.admin()?;
+        let replicas = self.replicas()?;
+        let names: Vec<(String, BTreeMap<&str, &str>)> =
+            topics.iter().map(|t| (self.topic(*t), self.topic_settings(*t))).collect();
+        let new: Vec<NewTopic<'_>> = names
+            .iter()
+            .map(|(name, settings)| {
+                let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replicas));
+                settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            })
+            .collect();
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WAIT)).request_timeout(Some(ANSWER_WAIT));
+        let made = admin.create_topics(&new, &options).await;
+        for made in made.map_err(|e| failed("creation of topics", &e, admin.inner()))? {
+            match made {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(LogError::new(class_of(code), format!("creation of topic {topic}"), code.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether every topic is there; a wrong partition count is an error.
+pub(super) fn missing_topics(inner: &Inner, topics: &[Topic], partitions: u32) -> Result<Vec<Topic>, LogError> {
+    let mut missing = Vec::new();
+    for &topic in topics {
+        match inner.count(topic)? {
+            None => missing.push(topic),
+            Some(held) if held == partitions => {}
+            Some(held) => {
+                let message = format!(
+                    "it has {held} partitions and log.partitions asks for {partitions}: set back log.partitions, and \
+                     run `custody topics migrate` for more partitions"
+                );
+                return Err(LogError::fatal(format!("topic {}", inner.topic(topic)), message));
+            }
+        }
+    }
+    Ok(missing)
+}
