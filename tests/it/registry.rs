@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse as _;
 use custody::config::{RegistrySection, Role};
 use custody::registry::{Held, RegistryClient, SchemaRegistry};
+use custody::runner::control::Condition;
 use ingest::log::Broker as _;
 use schemas::codec::{Registered, codec, published_schemas};
 use schemas::event::RawEvent;
@@ -230,6 +231,8 @@ async fn what_was_told_once_is_known_for_ever_and_what_is_not_there_is_asked_aga
         let registry = registry.clone();
         async move { registry.run("x.").await }
     });
+    // Asked for before the start is over, an id would be asked for by itself.
+    wait("warm", async || registry.condition() == Condition::Running).await;
     assert!(known(&registry, &[1, 2]).await.values().all(|fact| matches!(fact, Registered::Readable(_))));
     assert_eq!((fake.times_asked("schemas/ids/1"), fake.times_asked("other/versions")), (0, 0));
 
