@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ingest::log::kafka::{KafkaBroker, KafkaConfig};
-use ingest::log::{Appender as _, Broker as _, Log as _, LogEvent};
+use ingest::log::{Appender as _, Broker as _, ErrorClass, Log as _, LogEvent};
 use schemas::codec::codec;
 use schemas::record::{OutRecord, PartitionId};
 use schemas::topic::{Topic, session_key};
@@ -119,7 +119,12 @@ async fn lag(broker: &KafkaBroker, partitions: u32) -> u64 {
     for partition in 0..partitions {
         let id = PartitionId { topic: Topic::Events, partition };
         let end = broker.bounds(id).await.expect("bounds").end;
-        lag += end - broker.committed("custody-pii", id).await.expect("committed").map_or(0, |c| c.next);
+        // Brokers that have just begun have no coordinator for the group yet.
+        let committed = match broker.committed("custody-pii", id).await {
+            Err(error) if matches!(error.class, ErrorClass::Retry { .. }) => None,
+            committed => committed.expect("committed"),
+        };
+        lag += end - committed.map_or(0, |c| c.next);
     }
     lag
 }
