@@ -233,7 +233,8 @@ async fn what_was_told_once_is_known_for_ever_and_what_is_not_there_is_asked_aga
     });
     // Asked for before the start is over, an id would be asked for by itself.
     wait("warm", async || registry.condition() == Condition::Running).await;
-    assert!(known(&registry, &[1, 2]).await.values().all(|fact| matches!(fact, Registered::Readable(_))));
+    let warm = known(&registry, &[1, 2]).await;
+    assert!(warm.values().all(|fact| matches!(fact, Registered::Readable(_))), "{warm:?}");
     assert_eq!((fake.times_asked("schemas/ids/1"), fake.times_asked("other/versions")), (0, 0));
 
     let absent = known(&registry, &[3, u32::MAX]).await;
