@@ -243,25 +243,6 @@ broker_answers() (
     [[ $answer == ' 0 0 0 7 0 0 0 '* && $answer != *' 0' ]]
 )
 
-# Waits until the broker with the given pid answers on the given port.
-wait_until_ready() {
-    local pid=$1 port=$2 deadline=$((SECONDS + start_timeout_s))
-    until broker_answers "$port"; do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            rm -f "$(pid_file)"
-            show_log_end
-            die "the broker ended before it answered on $host:$port; the end of $(broker_log) is above"
-        fi
-        if ((SECONDS >= deadline)); then
-            show_log_end
-            die "the broker (pid $pid) did not answer on $host:$port within $start_timeout_s s; the end of $(broker_log) is above; it still runs, end it with: $0 stop --port $port --data $data"
-        fi
-        sleep 0.1
-    done
-}
-
-show_log_end() { tail -n 30 "$(broker_log)" >&2 || true; }
-
 # --- storage and settings ----------------------------------------------------------------------------
 
 # Every node of the cluster as Kafka's static list of voters: 1@host:port,2@host:port, ...
@@ -381,7 +362,7 @@ format_storage() {
     "$java" -Xmx128m -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=$log4j_config" -cp "$libs/*" \
         kafka.tools.StorageTool format ${quorum:+"$quorum"} --cluster-id "$cluster_id" \
         ${scram[@]+"${scram[@]}"} --config "$(properties_file)" >>"$(broker_log)" 2>&1 9>&- || {
-        show_log_end
+        show_end "$(broker_log)"
         die "could not format $(storage_dir); the reason is above"
     }
     rm -f "$(scram_file)"
@@ -431,7 +412,7 @@ start_node() {
 await_node() {
     local pid
     pid=$(cat "$(pid_file)")
-    wait_until_ready "$pid" "$port"
+    await_server broker "$pid" "$port" "$(broker_log)" broker_answers "$port"
     printf 'kafka %s runs on %s:%s (pid %s, data %s)\n' "$(kafka_version)" "$host" "$port" "$pid" "$data"
     [[ -z $secure ]] || printf '  and with SASL_SSL on %s:%s\n' "$host" "$(secure_port)"
     [[ -z $advertise_port ]] || printf '  and on %s:%s for what listens on port %s\n' "$host" "$(relayed_port)" "$(advertised_port)"
@@ -457,22 +438,9 @@ launch_broker() {
 
 # Ends the broker if it runs and waits until it is gone; fails if there was none.
 stop_broker() {
-    local pid deadline timeout
-    pid=$(running_pid) || { rm -f "$(pid_file)"; return 1; }
-    kill -TERM "$pid" 2>/dev/null || true
-    timeout=$stop_timeout_s
+    local timeout=$stop_timeout_s
     [[ $nodes == 1 || -n $only_node ]] || timeout=$cluster_stop_timeout_s
-    deadline=$((SECONDS + timeout))
-    while running_pid >/dev/null; do
-        if ((SECONDS >= deadline)); then
-            say "the broker (pid $pid) did not end within $timeout s of SIGTERM: sending SIGKILL (the next start recovers its logs)"
-            kill -KILL "$pid" 2>/dev/null || true
-            while running_pid >/dev/null; do sleep 0.1; done
-        else
-            sleep 0.1
-        fi
-    done
-    rm -f "$(pid_file)"
+    end_server broker "$timeout"
 }
 
 stop() {

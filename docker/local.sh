@@ -46,3 +46,43 @@ command_line_of() {
 }
 
 port_is_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# await_server NOUN PID PORT LOG ANSWERS...: waits until the command ANSWERS succeeds. The caller has pid_file,
+# host, data and start_timeout_s.
+await_server() {
+    local noun=$1 pid=$2 port=$3 log=$4 deadline=$((SECONDS + start_timeout_s))
+    shift 4
+    until "$@"; do
+        if ! kill -0 "$pid" 2>/dev/null; then
+            rm -f "$(pid_file)"
+            show_end "$log"
+            die "the $noun ended before it answered on $host:$port; the end of $log is above"
+        fi
+        if ((SECONDS >= deadline)); then
+            show_end "$log"
+            die "the $noun (pid $pid) did not answer on $host:$port within $start_timeout_s s; the end of $log is above; it still runs, end it with: $0 stop --port $port --data $data"
+        fi
+        sleep 0.1
+    done
+}
+
+show_end() { tail -n 30 "$1" >&2 || true; }
+
+# end_server NOUN TIMEOUT_S: ends the server if it runs and waits until it is gone; fails if there was none.
+# The caller has running_pid and pid_file.
+end_server() {
+    local pid deadline
+    pid=$(running_pid) || { rm -f "$(pid_file)"; return 1; }
+    kill -TERM "$pid" 2>/dev/null || true
+    deadline=$((SECONDS + $2))
+    while running_pid >/dev/null; do
+        if ((SECONDS >= deadline)); then
+            say "the $1 (pid $pid) did not end within $2 s of SIGTERM: sending SIGKILL"
+            kill -KILL "$pid" 2>/dev/null || true
+            while running_pid >/dev/null; do sleep 0.1; done
+        else
+            sleep 0.1
+        fi
+    done
+    rm -f "$(pid_file)"
+}

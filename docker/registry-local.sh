@@ -185,25 +185,6 @@ registry_answers() {
     [[ $(curl --silent --max-time 5 "http://$host:$port/apis/ccompat/v7/schemas/types" || true) == *'"AVRO"'* ]]
 }
 
-# Waits until the registry with the given pid answers.
-wait_until_ready() {
-    local pid=$1 deadline=$((SECONDS + start_timeout_s))
-    until registry_answers; do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            rm -f "$(pid_file)"
-            show_log_end
-            die "the registry ended before it answered on $host:$port; the end of $(registry_log) is above"
-        fi
-        if ((SECONDS >= deadline)); then
-            show_log_end
-            die "the registry (pid $pid) did not answer on $host:$port within $start_timeout_s s; the end of $(registry_log) is above; it still runs, end it with: $0 stop --port $port --data $data"
-        fi
-        sleep 0.1
-    done
-}
-
-show_log_end() { tail -n 30 "$(registry_log)" >&2 || true; }
-
 # Removes the schemas, and only in a directory that this script made.
 wipe() {
     [[ -e $data/schemas.mv.db ]] || return 0
@@ -222,7 +203,7 @@ start() {
     if [[ $fresh == no ]] && pid=$(running_pid); then
         [[ $(recorded_port) == "$port" ]] ||
             die "the registry of $data runs already on port $(recorded_port), not $port (pid $pid): stop it first or choose another --data"
-        wait_until_ready "$pid"
+        await_server registry "$pid" "$port" "$(registry_log)" registry_answers
         printf 'registry runs already on %s:%s (pid %s)\n' "$host" "$port" "$pid"
         return
     fi
@@ -230,7 +211,7 @@ start() {
     java=$(find_java)
     app=$(fetch_registry)
     if [[ $fresh == yes ]]; then
-        stop_registry || true
+        end_server registry "$stop_timeout_s" || true
         wipe
     fi
     ! port_is_open "$port" ||
@@ -239,7 +220,7 @@ start() {
     printf '%s\n' "$port" >"$(port_file)"
     launch "$java" "$app"
     pid=$(cat "$(pid_file)")
-    wait_until_ready "$pid"
+    await_server registry "$pid" "$port" "$(registry_log)" registry_answers
     printf 'registry (apicurio %s) runs on %s:%s (pid %s, data %s); for the variable: %s env --port %s\n' \
         "$(registry_version)" "$host" "$port" "$pid" "$data" "$0" "$port"
 }
@@ -253,31 +234,13 @@ launch() {
     printf '%s\n' "$!" >"$(pid_file)"
 }
 
-# Ends the registry if it runs and waits until it is gone; fails if there was none.
-stop_registry() {
-    local pid deadline
-    pid=$(running_pid) || { rm -f "$(pid_file)"; return 1; }
-    kill -TERM "$pid" 2>/dev/null || true
-    deadline=$((SECONDS + stop_timeout_s))
-    while running_pid >/dev/null; do
-        if ((SECONDS >= deadline)); then
-            say "the registry (pid $pid) did not end within $stop_timeout_s s of SIGTERM: sending SIGKILL"
-            kill -KILL "$pid" 2>/dev/null || true
-            while running_pid >/dev/null; do sleep 0.1; done
-        else
-            sleep 0.1
-        fi
-    done
-    rm -f "$(pid_file)"
-}
-
 stop() {
     if [[ ! -d $data ]]; then
         printf 'registry does not run (nothing in %s)\n' "$data"
         return
     fi
     take_turn "$data/lock" "$turn_timeout_s"
-    if stop_registry; then
+    if end_server registry "$stop_timeout_s"; then
         printf 'registry stopped (data kept in %s)\n' "$data"
     else
         printf 'registry does not run (data in %s)\n' "$data"

@@ -180,25 +180,6 @@ base64_of() { printf '%b' "$(sed 's/../\\x&/g' <<<"$1")" | base64; }
 # An answer to a signed request: an open port alone does not say that it is an S3 server.
 server_answers() { [[ $(request GET / /dev/null) == 200 ]]; }
 
-# Waits until the server with the given pid answers.
-wait_until_ready() {
-    local pid=$1 deadline=$((SECONDS + start_timeout_s))
-    until server_answers; do
-        if ! kill -0 "$pid" 2>/dev/null; then
-            rm -f "$(pid_file)"
-            show_log_end
-            die "the server ended before it answered on $host:$port; the end of $(server_log) is above"
-        fi
-        if ((SECONDS >= deadline)); then
-            show_log_end
-            die "the server (pid $pid) did not answer on $host:$port within $start_timeout_s s; the end of $(server_log) is above; it still runs, end it with: $0 stop --port $port --data $data"
-        fi
-        sleep 0.1
-    done
-}
-
-show_log_end() { tail -n 30 "$(server_log)" >&2 || true; }
-
 # Makes the buckets that are not there.
 make_buckets() {
     local status rule=$data/object-lock.xml
@@ -234,14 +215,14 @@ start() {
             die "the server of $data runs already on port $(recorded_port), not $port (pid $pid): stop it first or choose another --data"
         [[ -z $secure || $(recorded_secure) == "$secure" ]] ||
             die "the server of $data runs already without --secure $secure (pid $pid): stop it first or choose another --data"
-        wait_until_ready "$pid"
+        await_server server "$pid" "$port" "$(server_log)" server_answers
         printf 's3 runs already on %s:%s (pid %s)\n' "$host" "$port" "$pid"
         return
     fi
     command -v curl >/dev/null || die 'no curl on the PATH: install it (Debian: apt-get install curl)'
     program=$(find_program)
     if [[ $fresh == yes ]]; then
-        stop_server || true
+        end_server server "$stop_timeout_s" || true
         wipe
     fi
     ! port_is_open "$port" ||
@@ -252,7 +233,7 @@ start() {
     printf '%s' "$secure" >"$(secure_file)"
     launch "$program"
     pid=$(cat "$(pid_file)")
-    wait_until_ready "$pid"
+    await_server server "$pid" "$port" "$(server_log)" server_answers
     make_buckets
     printf 's3 (%s) runs on %s:%s (pid %s, data %s); for the variables: %s env --port %s\n' \
         "$server" "$host" "$port" "$pid" "$data" "$0" "$port"
@@ -273,31 +254,13 @@ launch() {
     printf '%s\n' "$!" >"$(pid_file)"
 }
 
-# Ends the server if it runs and waits until it is gone; fails if there was none.
-stop_server() {
-    local pid deadline
-    pid=$(running_pid) || { rm -f "$(pid_file)"; return 1; }
-    kill -TERM "$pid" 2>/dev/null || true
-    deadline=$((SECONDS + stop_timeout_s))
-    while running_pid >/dev/null; do
-        if ((SECONDS >= deadline)); then
-            say "the server (pid $pid) did not end within $stop_timeout_s s of SIGTERM: sending SIGKILL"
-            kill -KILL "$pid" 2>/dev/null || true
-            while running_pid >/dev/null; do sleep 0.1; done
-        else
-            sleep 0.1
-        fi
-    done
-    rm -f "$(pid_file)"
-}
-
 stop() {
     if [[ ! -d $data ]]; then
         printf 's3 does not run (nothing in %s)\n' "$data"
         return
     fi
     take_turn "$data/lock" "$turn_timeout_s"
-    if stop_server; then
+    if end_server server "$stop_timeout_s"; then
         printf 's3 stopped (data kept in %s)\n' "$data"
     else
         printf 's3 does not run (data in %s)\n' "$data"

@@ -5,6 +5,9 @@
 //! It is pure: the entries of a stage's state topic in, those of the next generation out. What a stage keeps
 //! and how it reads it is beside its state; what of it could not be carried is counted by name.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -2,27 +2,10 @@
 
 use super::*;
 use crate::anomaly::{rekey_features, rekey_score};
-use crate::rekey::{Change, Rekeyed, StateEntry};
-use crate::stage::PartitionState;
+use crate::rekey::Change;
+use crate::rekey::testing::{entries, states};
 
 const PARTITIONS_NEXT: u32 = 8;
-
-fn entries<S: PartitionState>(states: &mut [S]) -> Vec<StateEntry> {
-    let of = |(partition, state): (u32, &mut S)| {
-        let changes = state.take_changes().into_iter();
-        changes.filter_map(move |(key, value)| Some(StateEntry { partition, key, value: value? })).collect::<Vec<_>>()
-    };
-    (0..).zip(states).flat_map(of).collect()
-}
-
-fn states<S: PartitionState>(rekeyed: &Rekeyed) -> Vec<S> {
-    assert_eq!(rekeyed.left, BTreeMap::new(), "everything is carried over");
-    let mut states = vec![S::default(); PARTITIONS_NEXT as usize];
-    for ((partition, key), value) in &rekeyed.entries {
-        states[*partition as usize].load(key, value).unwrap();
-    }
-    states
-}
 
 /// One generation: events and ticks of `[first, next)` through both stages.
 fn generation(
@@ -87,8 +70,8 @@ fn alerts_that_go_on_end_and_new_ones_begin_as_if_the_partitions_had_stayed() {
         let mut features = vec![<Features as Processor>::State::default(); PARTITIONS as usize];
         let mut scores = vec![<Score as Processor>::State::default(); PARTITIONS as usize];
         let mut found = generation(&mut features, &mut scores, 1, before);
-        let mut features: Vec<_> = states(&rekey_features(&entries(&mut features), &change).unwrap());
-        let mut scores: Vec<_> = states(&rekey_score(&entries(&mut scores), &change).unwrap());
+        let mut features: Vec<_> = states(&rekey_features(&entries(&mut features), &change).unwrap(), PARTITIONS_NEXT);
+        let mut scores: Vec<_> = states(&rekey_score(&entries(&mut scores), &change).unwrap(), PARTITIONS_NEXT);
         found.extend(generation(&mut features, &mut scores, 2, after));
         assert_eq!(told(found), expected, "cut after {seconds} s");
     }

@@ -14,8 +14,9 @@ use crate::completeness::{
     Completeness, CompletenessConfig, CompletenessState, Writers, WritersConfig, WritersState, rekey, rekey_writers,
     spans,
 };
-use crate::rekey::{Change, Rekeyed, StateEntry};
-use crate::stage::{Outgoing, PartitionState, Processor, Route, Sourced};
+use crate::rekey::Change;
+use crate::rekey::testing::{entries, states};
+use crate::stage::{Outgoing, Processor, Route, Sourced};
 
 const PARTITIONS: u32 = 3;
 /// Partitions of the next generation, where there is one.
@@ -154,25 +155,6 @@ fn expected(written: &[Made], arrived: &[Made]) -> (BTreeMap<Uuid, String>, BTre
     (gaps, all.into_iter().filter(|id| seen.contains_key(id) && !ended.contains(id)).collect())
 }
 
-/// What is left in states: the entries of a state topic.
-fn entries<S: PartitionState>(states: &mut [S]) -> Vec<StateEntry> {
-    let of = |(partition, state): (u32, &mut S)| {
-        let changes = state.take_changes().into_iter();
-        changes.filter_map(move |(key, value)| Some(StateEntry { partition, key, value: value? })).collect::<Vec<_>>()
-    };
-    (0..).zip(states).flat_map(of).collect()
-}
-
-/// The states of the next generation.
-fn states<S: PartitionState>(rekeyed: &Rekeyed) -> Vec<S> {
-    assert_eq!(rekeyed.left, BTreeMap::new(), "everything is carried over");
-    let mut states = vec![S::default(); PARTITIONS_NEXT as usize];
-    for ((partition, key), value) in &rekeyed.entries {
-        states[*partition as usize].load(key, value).unwrap();
-    }
-    states
-}
-
 /// What the partitions of one generation derive from what arrives in it.
 fn run_generation(states: &mut [CompletenessState], first: u32, arrived: &[Made], ticks: &[i64]) -> Vec<Outgoing> {
     let partitions = states.len() as u32;
@@ -239,8 +221,8 @@ proptest! {
         let mut derived = run_generation(&mut old, 0, before, &[1]);
         let mut old_writers = vec![WritersState::default(); PARTITIONS as usize];
         let mut missing = run_writers_generation(&mut old_writers, &derived);
-        let mut new: Vec<CompletenessState> = states(&rekey(&entries(&mut old), &change).unwrap());
-        let mut new_writers: Vec<WritersState> = states(&rekey_writers(&entries(&mut old_writers), &change).unwrap());
+        let mut new: Vec<CompletenessState> = states(&rekey(&entries(&mut old), &change).unwrap(), PARTITIONS_NEXT);
+        let mut new_writers: Vec<WritersState> = states(&rekey_writers(&entries(&mut old_writers), &change).unwrap(), PARTITIONS_NEXT);
         let first = schemas::record::first_partition(2);
         let later = run_generation(&mut new, first, &after, &[5_000, 10_000, 200_000, 7_200_000, 14_400_000]);
         missing.extend(run_writers_generation(&mut new_writers, &later));
