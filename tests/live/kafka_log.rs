@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ingest::log::kafka::{GroupProtocol, KafkaBroker, KafkaConfig};
-use ingest::log::{Appender as _, Broker as _, ErrorClass, Log, LogEvent, Txn};
+use ingest::log::{Appender as _, Broker as _, Committed, ErrorClass, Log, LogEvent, Txn};
 use ingest::log_conformance;
 use schemas::record::{OutRecord, PartitionId, Record};
 use schemas::time::TimestampMicros;
@@ -22,14 +23,24 @@ async fn fresh() -> (KafkaBroker, ()) {
 
 /// A protocol of groups, and settings of the topics.
 fn broker(group_protocol: GroupProtocol, topic: BTreeMap<String, String>) -> (KafkaBroker, ()) {
-    let bootstrap = std::env::var("CUSTODY_TEST_KAFKA")
-        .expect("CUSTODY_TEST_KAFKA is not set: start a broker with docker/kafka-local.sh and set it to host:port");
+    (named(group_protocol, topic).0, ())
+}
+
+fn bootstrap() -> String {
+    std::env::var("CUSTODY_TEST_KAFKA")
+        .expect("CUSTODY_TEST_KAFKA is not set: start a broker with docker/kafka-local.sh and set it to host:port")
+}
+
+/// And with which prefix of its topics and groups.
+fn named(group_protocol: GroupProtocol, topic: BTreeMap<String, String>) -> (KafkaBroker, String) {
+    let bootstrap = bootstrap();
     let reachable = std::net::TcpStream::connect(&bootstrap);
     assert!(reachable.is_ok(), "no broker answers at CUSTODY_TEST_KAFKA={bootstrap}: {reachable:?}");
     let namespace = format!("test-{}.", uuid::Uuid::new_v4());
     let client_id = "conformance".to_owned();
+    let prefix = namespace.clone();
     let config = KafkaConfig { bootstrap, client_id, topic, namespace, group_protocol, ..KafkaConfig::default() };
-    (KafkaBroker::new(config).unwrap(), ())
+    (KafkaBroker::new(config).unwrap(), prefix)
 }
 
 log_conformance!(fresh);
@@ -62,6 +73,58 @@ mod consumer_protocol {
         let seen = read_all(&mut clean).await;
         assert_eq!(seen.iter().map(|r| r.value.as_ref().map_or(0, Bytes::len)).collect::<Vec<_>>(), [5]);
     }
+}
+
+/// Takes a static member out of its group, as an operator's tools do and as the end of a session does:
+/// `LeaveGroup`, version 3, by the member's name alone.
+fn give_up(group: &str, member: &str) {
+    fn string(text: &str) -> Vec<u8> {
+        [&i16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
+    }
+    let (api_and_version, correlation, one) = ([0, 13, 0, 3], 7_i32.to_be_bytes(), 1_i32.to_be_bytes());
+    let client = string("conformance");
+    let request =
+        [&api_and_version[..], &correlation, &client, &string(group), &one, &string(""), &string(member)].concat();
+    let mut stream = std::net::TcpStream::connect(bootstrap()).unwrap();
+    stream.write_all(&i32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
+    stream.write_all(&request).unwrap();
+    let mut answer = [0; 16];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[4..8], correlation);
+    assert_eq!(answer[12..14], [0, 0], "the group's error");
+}
+
+/// A member that the group gave up and that does not know it yet has a range in hand, which another has read
+/// meanwhile. Once it is a member again, the brokers would take its commit.
+///
+/// A frozen `load` rewound the group so, and rows were there twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_begun_in_an_earlier_membership_is_not_committed() {
+    let (broker, namespace) = named(GroupProtocol::Classic, BTreeMap::new());
+    broker.create_topics(Topic::ALL, 1).await.unwrap();
+    broker.appender().await.unwrap().append(vec![record(Topic::Events, 1); 4]).await.unwrap();
+    let mut old = broker.consumer("g", Topic::Events, "a").await.unwrap();
+    assert_eq!(read_all(&mut old).await.len(), 4);
+    give_up(&format!("{namespace}g"), "a-custody.events.v1");
+    let mut new = broker.consumer("g", Topic::Events, "b").await.unwrap();
+    assert_eq!(read_all(&mut new).await.len(), 4, "nothing was committed");
+    new.commit(Txn { consumed: 0..3, ..step(vec![record(Topic::Clean, 3)]) }).await.unwrap();
+    // Long enough to hear of it by the next heartbeat, and to join again.
+    let rejoined = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < rejoined {
+        let _event = tokio::time::timeout(Duration::from_millis(200), new.next()).await;
+    }
+    let intent = Committed { next: 0, metadata: "intent".to_owned() };
+    let refused = old.commit_offset(SOURCE, intent).await.unwrap_err();
+    assert_eq!(refused.class, ErrorClass::AbortTxn, "{refused}");
+    let refused = old.commit(step(vec![record(Topic::Clean, 5)])).await.unwrap_err();
+    assert_eq!(refused.class, ErrorClass::AbortTxn, "{refused}");
+    let again = Txn { changes: Vec::new(), ..step(Vec::new()) };
+    let refused = old.commit(again).await.unwrap_err();
+    assert_eq!(refused.class, ErrorClass::AbortTxn, "{refused}");
+    let committed = broker.committed("g", SOURCE).await.unwrap().unwrap();
+    assert_eq!((committed.next, committed.metadata.as_str()), (3, ""));
+    assert!(matches!(old.next().await.unwrap(), LogEvent::Lost(lost) if lost == [SOURCE]));
 }
 
 const SOURCE: PartitionId = PartitionId { topic: Topic::Events, partition: 0 };

@@ -153,7 +153,8 @@ pub(crate) struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outside: Vec<&str> = self.outside.iter().map(|kind| kind.name()).collect();
-        write!(f, "{} {}; {}", self.points.join(" "), self.send, outside.join(", "))
+        let (points, zombie) = (self.points.join(" "), TARGETS[self.zombie].arguments.join(" "));
+        write!(f, "{points} {}; {}; broker {}, {zombie}", self.send, outside.join(", "), self.broker)
     }
 }
 

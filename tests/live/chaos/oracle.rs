@@ -3,6 +3,7 @@
 //! The log is read from outside any group, the archive by its manifests, the tables by SQL.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use ingest::log::kafka::{KafkaBroker, KafkaConfig};
 use ingest::log::{Broker as _, ErrorClass};
@@ -21,6 +22,9 @@ use crate::support::until;
 /// Partitions of the events topic, and so of the clean one.
 const PARTITIONS: u32 = 2;
 
+/// Ids of the log's records by agent, sorted; one that came twice is there twice.
+pub(crate) type Records = BTreeMap<String, Vec<String>>;
+
 /// Reads the log and the archive.
 pub(crate) struct Oracle {
     runtime: Runtime,
@@ -32,6 +36,18 @@ pub(crate) struct Oracle {
 
 fn id(topic: Topic, partition: u32) -> PartitionId {
     PartitionId { topic, partition }
+}
+
+fn event_id(topic: Topic, record: &Record) -> String {
+    let value = record.value.as_deref();
+    if topic == Topic::Events {
+        let event: RawEvent = codec().decode(value).expect("an event");
+        return event.h().event_id.to_string();
+    }
+    match codec().decode_derived(value) {
+        Ok(Derived::Event(event)) => event.h().event_id.to_string(),
+        other => panic!("{:?} is no event: {other:?}", record.at),
+    }
 }
 
 fn is_tick(record: &Record) -> bool {
@@ -53,9 +69,8 @@ impl Oracle {
         Self { runtime, broker, store, raw_next: [0; PARTITIONS as usize] }
     }
 
-    /// Ids of the records that came into the log since the last call, by agent, sorted; ticks are no records.
-    pub(crate) fn read_raw(&mut self) -> BTreeMap<String, Vec<String>> {
-        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    /// Adds the records that came into the log since the last call; ticks are no records.
+    pub(crate) fn read_raw(&mut self, found: &mut Records) {
         for partition in 0..PARTITIONS {
             loop {
                 let (records, after) = self.read(id(Topic::Events, partition), self.raw_next[partition as usize]);
@@ -73,7 +88,6 @@ impl Oracle {
             }
         }
         found.values_mut().for_each(|ids| ids.sort());
-        found
     }
 
     /// Records from `offset` on; a partition whose leader has just changed is asked again.
@@ -98,6 +112,48 @@ impl Oracle {
     pub(crate) fn loaded(&self, installation: &Installation, agent: &str) -> Vec<String> {
         let sql = format!("SELECT toString(event_id) FROM custody.events WHERE agent_id = '{agent}' ORDER BY 1");
         lines(&installation.value(&sql))
+    }
+
+    /// Where the ids of an agent are that are not in the tables as often as in `ids`: for a failure's message.
+    pub(crate) fn places(&self, installation: &Installation, agent: &str, ids: &[String]) -> String {
+        let loaded = self.loaded(installation, agent);
+        let times = |of: &[String], id: &String| of.iter().filter(|other| *other == id).count();
+        let mut wrong: Vec<&String> =
+            ids.iter().chain(&loaded).filter(|id| times(ids, id) != times(&loaded, id)).collect();
+        wrong.sort();
+        wrong.dedup();
+        let (raw, clean) = (self.all(Topic::Events), self.all(Topic::Clean));
+        let mut text = format!("{} records were read, {} rows are there\n", ids.len(), loaded.len());
+        for id in wrong {
+            let at = |records: &[(String, String)]| -> Vec<String> {
+                records.iter().filter(|(other, _)| other == id).map(|(_, at)| at.clone()).collect()
+            };
+            let rows = installation.value(&format!(
+                "SELECT src_partition, src_offset, _part FROM custody.events WHERE event_id = '{id}' ORDER BY 1, 2"
+            ));
+            // Writing to memory does not fail.
+            let _written = writeln!(text, "{id}: raw {:?}, clean {:?}, rows {:?}", at(&raw), at(&clean), lines(&rows));
+        }
+        text
+    }
+
+    /// Every event's id and place.
+    fn all(&self, topic: Topic) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for partition in 0..PARTITIONS {
+            let mut next = 0;
+            loop {
+                let (records, after) = self.read(id(topic, partition), next);
+                next = after;
+                if records.is_empty() {
+                    break;
+                }
+                for record in records {
+                    found.push((event_id(topic, &record), format!("{partition}:{}", record.at.offset)));
+                }
+            }
+        }
+        found
     }
 
     /// Whether nothing but ticks is left to be published.

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 use crate::faults::{Outside, Plan, TARGETS};
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Records};
 use crate::support::agent::{Agent, drain};
 use crate::support::installation::{Installation, Running, free_port, run, variable};
 use crate::support::proxy::Proxy;
-use crate::support::{custody, until};
+use crate::support::{PATIENCE, custody, holds_within, until};
 
 /// Bytes that an agent has spooled before its disk is made small, and those that it has left then.
 const SPOOLED: u64 = 16 << 10;
@@ -205,20 +205,26 @@ impl World {
         self.reconcile(&sent)
     }
 
+    /// What was acknowledged is in the log, and the tables hold the log's records, each as often as it does.
     fn reconcile(&mut self, sent: &[Sent]) -> u64 {
-        let raw = self.oracle.read_raw();
+        let mut raw = Records::new();
+        self.oracle.read_raw(&mut raw);
         for Sent { agent, events, .. } in sent {
-            let ids = raw.get(agent).cloned().unwrap_or_default();
-            let mut distinct = ids.clone();
+            let mut distinct = raw.entry(agent.clone()).or_default().clone();
             distinct.dedup();
             let held = distinct.len() as u64;
             assert_eq!(held, events.unwrap_or(held), "acknowledged events of {agent} that the log holds");
-            self.until(&format!("loaded: {agent}"), |world| {
-                world.oracle.loaded(&world.installation, agent).len() >= ids.len()
+            let is_loaded = holds_within(PATIENCE, self, |world| {
+                world.tend();
+                // A request that its sender has given up and repeated may be appended still.
+                world.oracle.read_raw(&mut raw);
+                world.oracle.loaded(&world.installation, agent) == raw[agent]
             });
             assert!(
-                self.oracle.loaded(&self.installation, agent) == ids,
-                "rows of {agent} are not the records of the log"
+                is_loaded,
+                "rows of {agent} are not the records of the log: {}{}",
+                self.oracle.places(&self.installation, agent, &raw[agent]),
+                self.status()
             );
         }
         self.until("archived", |world| world.oracle.is_archived());

@@ -1,7 +1,8 @@
 //! The thread that polls librdkafka, and what it does when the group's assignment changes.
 //!
-//! A revoked partition is kept until the handle has finished with it (it asks for the next event);
-//! a lost one is gone at once. Polling goes on, with partitions paused, while nobody takes records.
+//! A revoked partition is kept until the handle has finished with it (it asks for the next event); of a lost
+//! one it can finish nothing, and is waited for too. Polling goes on, with partitions paused, while nobody
+//! takes records.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use schemas::topic::Topic;
 use tokio::sync::oneshot;
 
 use super::context::{Context, share_context};
+use super::membership::member_id;
 use super::noise::warn;
 use super::oauth::give;
 use super::queue::{Inbox, Item};
@@ -114,7 +116,7 @@ impl GroupContext {
             _ => consumer.assign(&assigned)?,
         }
         if !starts.is_empty() {
-            self.inbox.tell(|queue| queue.assign(starts));
+            self.inbox.tell(|queue| queue.assign(starts, member_id(consumer)));
         }
         Ok(())
     }
@@ -156,9 +158,7 @@ impl GroupContext {
             let lost = consumer.assignment_lost();
             let event = if lost { Item::Lost(gone.clone()) } else { Item::Revoked(gone.clone()) };
             self.inbox.tell(|queue| queue.remove(&gone, Some(event)));
-            if !lost {
-                self.wait_for_hand_over(consumer);
-            }
+            self.wait_for_hand_over(consumer);
         }
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
@@ -166,7 +166,9 @@ impl GroupContext {
         }
     }
 
-    /// Serves the handle until it has finished with what was revoked.
+    /// Serves the handle until it has finished with what was revoked, or knows what was lost. The member does
+    /// not join anew before this returns: as a member again it could commit positions of partitions that others
+    /// have read on meanwhile, and the brokers, who ask for the member's generation alone, would take them.
     fn wait_for_hand_over(&self, consumer: &GroupConsumer) {
         let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.closing.load(Ordering::Acquire) {
@@ -178,8 +180,6 @@ impl GroupContext {
                 Ok(Command::Hold { partition, reply }) => {
                     let _: Result<(), _> = reply.send(self.hold(consumer, partition));
                 }
-                // Taken away while the handle was still at it.
-                Err(mpsc::RecvTimeoutError::Timeout) if consumer.assignment_lost() => return,
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
         }

@@ -3,7 +3,7 @@
 //! Members are static (KIP-345): a successor of the same instance takes its partitions over at once
 //! and fences it. A closed member's partitions move to others when its session times out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::pin::pin;
@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::consumer::{Command, GroupConsumer, GroupContext, run};
 use super::context::Context;
+use super::membership::check_member;
 use super::outside::{bounds_by, client, committed_by};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
@@ -49,8 +50,9 @@ pub struct KafkaLog {
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     transactions: Arc<Mutex<Transactions>>,
-    owned: BTreeSet<u32>,
-    /// Partitions that the caller knows to be revoked; its next call means that it has finished.
+    /// By partition: what the member was called when it was assigned.
+    owned: BTreeMap<u32, Arc<str>>,
+    /// Partitions that the caller knows to be revoked or lost; its next call means that it has finished.
     handing_over: Vec<u32>,
 }
 
@@ -115,7 +117,7 @@ impl KafkaLog {
         let thread = std::thread::Builder::new().name("kafka-poll".to_owned());
         let thread = thread.spawn(move || run(&polled, topic)).map_err(|e| LogError::fatal(what(), e.to_string()))?;
         let thread = Some(thread);
-        let (group, owned) = (group_id, BTreeSet::new());
+        let (group, owned) = (group_id, BTreeMap::new());
         Ok(Self {
             inner,
             group,
@@ -139,11 +141,10 @@ impl KafkaLog {
         partitions.iter().map(|p| self.id(*p)).collect()
     }
 
-    fn own(&self, partition: PartitionId, verb: &str) -> Result<(), LogError> {
-        match partition.topic == self.topic && self.owned.contains(&partition.partition) {
-            true => Ok(()),
-            false => Err(LogError::fenced(format!("{verb} of {}", name(partition)))),
-        }
+    /// What the member was called when it was given the partition, which it holds.
+    fn own(&self, partition: PartitionId, verb: &str) -> Result<Arc<str>, LogError> {
+        let owned = self.owned.get(&partition.partition).filter(|_| partition.topic == self.topic);
+        owned.cloned().ok_or_else(|| LogError::fenced(format!("{verb} of {}", name(partition))))
     }
 
     /// Has the polling thread do something and waits for its answer.
@@ -177,9 +178,9 @@ impl KafkaLog {
 
     fn event(&mut self, item: Item) -> Result<Option<LogEvent>, LogError> {
         Ok(Some(match item {
-            Item::Assigned(starts) => {
+            Item::Assigned(starts, joined_as) => {
                 self.known(&starts)?;
-                self.owned.extend(starts.iter().map(|(p, _)| *p));
+                self.owned.extend(starts.iter().map(|(p, _)| (*p, Arc::clone(&joined_as))));
                 LogEvent::Assigned(starts.into_iter().map(|(p, next)| (self.id(p), next)).collect())
             }
             // Still owned until the next call: the caller may finish what is in hand.
@@ -189,8 +190,10 @@ impl KafkaLog {
                 event
             }
             Item::Lost(gone) => {
-                self.owned.retain(|p| !gone.contains(p));
-                LogEvent::Lost(self.ids(&gone))
+                self.owned.retain(|p, _| !gone.contains(p));
+                let event = LogEvent::Lost(self.ids(&gone));
+                self.handing_over = gone;
+                event
             }
             Item::Chunk(chunk) => {
                 let Some(last) = chunk.records.last() else { return Ok(None) };
@@ -218,12 +221,18 @@ impl KafkaLog {
     }
 
     /// Commits a position by the group's own protocol.
-    async fn commit_plain(&self, partition: PartitionId, committed: &Committed) -> Result<(), LogError> {
+    async fn commit_plain(
+        &self,
+        partition: PartitionId,
+        committed: &Committed,
+        joined_as: Arc<str>,
+    ) -> Result<(), LogError> {
         let list = self.offsets(partition, committed)?;
         let consumer = Arc::clone(&self.consumer);
         blocking("commit", move || {
-            let done = consumer.commit(&list, CommitMode::Sync);
-            done.map_err(|e| failed(format!("commit of {}", name(partition)), &e, consumer.client()))
+            let what = || format!("commit of {}", name(partition));
+            check_member(&consumer, &joined_as, what())?;
+            consumer.commit(&list, CommitMode::Sync).map_err(|e| failed(what(), &e, consumer.client()))
         })
         .await
     }
@@ -233,7 +242,7 @@ impl Log for KafkaLog {
     async fn next(&mut self) -> Result<LogEvent, LogError> {
         let finished = std::mem::take(&mut self.handing_over);
         if !finished.is_empty() {
-            self.owned.retain(|p| !finished.contains(p));
+            self.owned.retain(|p, _| !finished.contains(p));
             // A thread that is gone has nothing to hand over.
             let _: Result<(), _> = self.commands.send(Command::HandedOver);
         }
@@ -273,13 +282,14 @@ impl Log for KafkaLog {
     }
 
     async fn commit(&mut self, mut txn: Txn) -> Result<(), LogError> {
-        self.own(txn.source, "commit")?;
+        let joined_as = self.own(txn.source, "commit")?;
+        let source = txn.source;
         let records = step_records(&mut txn)?;
         let committed = Committed { next: txn.consumed.end, metadata: String::new() };
         if records.is_empty() {
-            return self.commit_plain(txn.source, &committed).await;
+            return self.commit_plain(source, &committed, joined_as).await;
         }
-        let offsets = self.offsets(txn.source, &committed)?;
+        let offsets = self.offsets(source, &committed)?;
         let (inner, consumer, transactions) =
             (Arc::clone(&self.inner), Arc::clone(&self.consumer), Arc::clone(&self.transactions));
         blocking("commit", move || {
@@ -288,6 +298,8 @@ impl Log for KafkaLog {
             let placed = placed?;
             let group = consumer.group_metadata();
             let group = group.ok_or_else(|| LogError::fatal("commit", "the consumer has no group"))?;
+            // After the generation was taken: it is none of a later membership.
+            check_member(&consumer, &joined_as, format!("commit of {}", name(source)))?;
             let mut transactions = transactions.lock().unwrap_or_else(PoisonError::into_inner);
             transactions.write(&placed, &offsets, &group)
         })
@@ -295,13 +307,13 @@ impl Log for KafkaLog {
     }
 
     async fn seek(&mut self, partition: PartitionId, offset: u64) -> Result<(), LogError> {
-        self.own(partition, "seek")?;
+        let _held = self.own(partition, "seek")?;
         let to = partition.partition;
         self.ask("seek", partition, |reply| Command::Seek { partition: to, offset, reply }).await
     }
 
     async fn hold(&mut self, partition: PartitionId) -> Result<(), LogError> {
-        self.own(partition, "hold")?;
+        let _held = self.own(partition, "hold")?;
         let of = partition.partition;
         self.ask("hold", partition, |reply| Command::Hold { partition: of, reply }).await
     }
@@ -313,12 +325,12 @@ impl Log for KafkaLog {
     }
 
     async fn commit_offset(&mut self, partition: PartitionId, committed: Committed) -> Result<(), LogError> {
-        self.own(partition, "commit")?;
+        let joined_as = self.own(partition, "commit")?;
         if committed.metadata.len() > METADATA_BYTES_MAX {
             let message = format!("metadata of {} bytes; at most {METADATA_BYTES_MAX}", committed.metadata.len());
             return Err(LogError::fatal(format!("commit of {}", name(partition)), message));
         }
-        self.commit_plain(partition, &committed).await
+        self.commit_plain(partition, &committed, joined_as).await
     }
 
     async fn bounds(&mut self, partition: PartitionId) -> Result<Range<u64>, LogError> {

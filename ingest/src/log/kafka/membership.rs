@@ -1,6 +1,13 @@
-//! How a consumer takes part in its group. Settings only; what follows from an assignment is `consumer`'s.
+//! How a consumer takes part in its group, and as whom. What follows from an assignment is `consumer`'s.
 
+use std::ffi::{CStr, c_void};
+use std::sync::Arc;
+
+use rdkafka::bindings::{rd_kafka_mem_free, rd_kafka_memberid};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use serde::{Deserialize, Serialize};
+
+use crate::log::{ErrorClass, LogError};
 
 /// The protocol between a group's members and its coordinator. All members of a group have the same, but
 /// for the time in which a group goes over to the other.
@@ -32,3 +39,35 @@ impl GroupProtocol {
 /// A dead member's partitions move after so long; also how long a closed member's do, as static members
 /// do not sign off.
 const SESSION_TIMEOUT_MS: &str = "10000";
+
+/// What the group's coordinator calls the member: another name, with the classic protocol, each time that it
+/// has given the member up and takes it in again. Empty while it is none.
+#[allow(unsafe_code, reason = "rdkafka does not offer this call of librdkafka")]
+pub(super) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Arc<str> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the client lives as long as its borrow; what it answers is a C string that is ours to free.
+    unsafe {
+        let id = rd_kafka_memberid(client);
+        if id.is_null() {
+            return Arc::from("");
+        }
+        let copy = Arc::from(CStr::from_ptr(id).to_string_lossy());
+        rd_kafka_mem_free(client, id.cast::<c_void>());
+        copy
+    }
+}
+
+/// Refuses what was begun as `joined_as` once the member is another: partitions that it held then others may
+/// have read on, and the brokers ask for the member's generation alone.
+///
+/// It asks librdkafka's own thread, which sends a commit that comes after the answer before it joins anew.
+pub(super) fn check_member<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    joined_as: &str,
+    what: String,
+) -> Result<(), LogError> {
+    match *member_id(consumer) == *joined_as {
+        true => Ok(()),
+        false => Err(LogError::new(ErrorClass::AbortTxn, what, "the group has given this member up since")),
+    }
+}

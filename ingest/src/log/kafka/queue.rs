@@ -3,13 +3,14 @@
 //! Plain data behind a lock; it knows no broker.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use schemas::limits::{STEP_BYTES_MAX, STEP_RECORDS_MAX};
 use schemas::record::Record;
 use tokio::sync::Notify;
 
+use super::noise::warn;
 use crate::log::LogError;
 
 /// The thread stops reading ahead beyond these.
@@ -19,8 +20,8 @@ const QUEUE_BYTES_MAX: usize = 2 * STEP_BYTES_MAX;
 /// What the handle hears, in order.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// Partitions and where each starts.
-    Assigned(Vec<(u32, u64)>),
+    /// Partitions and where each starts, and what the member was called then.
+    Assigned(Vec<(u32, u64)>, Arc<str>),
     Revoked(Vec<u32>),
     Lost(Vec<u32>),
     /// Records of one partition: no more than one step takes.
@@ -46,6 +47,8 @@ pub(super) struct Queue {
     at_end: BTreeMap<u32, bool>,
     /// Partitions of which nothing is wanted until they are sought.
     paused: BTreeSet<u32>,
+    /// By partition: the offset behind the last record that came since it was assigned or sought.
+    next: BTreeMap<u32, u64>,
 }
 
 /// A queue that one thread fills and one task empties.
@@ -90,9 +93,9 @@ impl Queue {
         Some(item)
     }
 
-    pub(super) fn assign(&mut self, starts: Vec<(u32, u64)>) {
+    pub(super) fn assign(&mut self, starts: Vec<(u32, u64)>, joined_as: Arc<str>) {
         self.at_end.extend(starts.iter().map(|(partition, _)| (*partition, false)));
-        self.items.push_back(Item::Assigned(starts));
+        self.items.push_back(Item::Assigned(starts, joined_as));
     }
 
     /// Whether a partition is assigned and has not been taken away since.
@@ -104,6 +107,7 @@ impl Queue {
     pub(super) fn remove(&mut self, partitions: &[u32], event: Option<Item>) {
         partitions.iter().for_each(|p| self.drop_chunks(*p));
         self.at_end.retain(|partition, _| !partitions.contains(partition));
+        self.next.retain(|partition, _| !partitions.contains(partition));
         self.paused.retain(|partition| !partitions.contains(partition));
         self.items.extend(event);
     }
@@ -122,6 +126,7 @@ impl Queue {
     /// Forgets what was read ahead of a partition: its position has moved.
     pub(super) fn restart(&mut self, partition: u32) {
         self.drop_chunks(partition);
+        self.next.remove(&partition);
         self.paused.remove(&partition);
         if let Some(at_end) = self.at_end.get_mut(&partition) {
             *at_end = false;
@@ -142,12 +147,19 @@ impl Queue {
         self.paused.contains(&partition)
     }
 
-    /// Adds a record behind those of its partition that came last, or in a new chunk.
+    /// Adds a record behind those of its partition that came last, or in a new chunk; one that has come
+    /// already would be there twice.
     pub(super) fn push(&mut self, partition: u32, record: Record) {
         if self.is_paused(partition) {
             // Read before it was paused: the seek that ends this reads it again.
             return;
         }
+        let next = self.next.entry(partition).or_default();
+        if record.at.offset < *next {
+            warn("again", || format!("{partition}/{} came again and is left out", record.at.offset));
+            return;
+        }
+        *next = record.at.offset + 1;
         if let Some(at_end) = self.at_end.get_mut(&partition) {
             *at_end = false;
         }
@@ -234,8 +246,8 @@ mod tests {
     #[test]
     fn a_paused_partition_is_empty_until_it_is_sought() {
         let mut queue = Queue::default();
-        queue.assign(vec![(0, 0), (1, 0)]);
-        assert!(matches!(queue.pop(), Some(Item::Assigned(_))));
+        queue.assign(vec![(0, 0), (1, 0)], "a".into());
+        assert!(matches!(queue.pop(), Some(Item::Assigned(..))));
         (0..4).for_each(|i| queue.push(i % 2, record(i % 2, u64::from(i), 1)));
         queue.pause(0);
         queue.push(0, record(0, 2, 1));
@@ -253,10 +265,23 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_comes_again_is_taken_once_unless_it_was_sought() {
+        let mut queue = Queue::default();
+        [3, 4, 7, 4, 7, 8].into_iter().for_each(|offset| queue.push(0, record(0, offset, 1)));
+        queue.push(1, record(1, 3, 1));
+        assert_eq!(chunks(&mut queue), [(0, 4), (1, 1)]);
+        queue.restart(0);
+        queue.push(0, record(0, 4, 1));
+        queue.remove(&[1], None);
+        queue.push(1, record(1, 3, 1));
+        assert_eq!(chunks(&mut queue), [(0, 1), (1, 1)]);
+    }
+
+    #[test]
     fn what_was_read_ahead_goes_with_its_partition() {
         let mut queue = Queue::default();
-        queue.assign(vec![(0, 0), (1, 0)]);
-        assert!(matches!(queue.pop(), Some(Item::Assigned(_))));
+        queue.assign(vec![(0, 0), (1, 0)], "a".into());
+        assert!(matches!(queue.pop(), Some(Item::Assigned(..))));
         assert!(!queue.is_drained(), "nothing has been read yet");
         (0..4).for_each(|i| queue.push(i % 2, record(i % 2, u64::from(i), 1)));
         queue.restart(0);
