@@ -18,6 +18,8 @@ use support::{custody, up};
 
 const PII: &[&str] = &["process", "pii"];
 const PARTITIONS: usize = 4;
+/// So many at a time that every partition has some of them.
+const SESSIONS: u64 = 16;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 struct World {
@@ -67,8 +69,7 @@ impl World {
         self.grown.map(|(rows, _)| rows)
     }
 
-    /// Goes on until every partition has new rows, and says how long one had none. Sessions of 40 events at
-    /// 200 a second: a partition waits for a session of its own for a second now and then.
+    /// Goes on until every partition has new rows, and says how long one had none.
     fn settle(&mut self, what: &str) {
         let begun = Instant::now();
         self.pause = Duration::ZERO;
@@ -115,7 +116,7 @@ fn one_then_four_then_two_then_one_dies(namespace: &str, log: &'static str) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut world = World::start(namespace, log);
     let first = world.pii("one");
-    let agent = Agent::start("load", &world.intake, &world.installation.dir.path().join("spool"), None);
+    let agent = Agent::start_wide("load", &world.intake, &world.installation.dir.path().join("spool"), None, SESSIONS);
     world.settle("one process");
     let (second, third, fourth) = (world.pii("two"), world.pii("three"), world.pii("four"));
     world.settle("four processes");
@@ -133,7 +134,7 @@ fn one_then_four_then_two_then_one_dies(namespace: &str, log: &'static str) {
 /// A session of four seconds, which the brokers must allow.
 #[test]
 fn nothing_is_lost_or_doubled_while_a_stage_goes_from_one_process_to_four_to_two_and_one_dies() {
-    let log = "librdkafka = { \"session.timeout.ms\" = 4000, \"heartbeat.interval.ms\" = 1000 }";
+    let log = "librdkafka = { \"session.timeout.ms\" = 4000 }";
     one_then_four_then_two_then_one_dies("rescale", log);
 }
 

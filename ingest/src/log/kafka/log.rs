@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::consumer::{Command, GroupConsumer, GroupContext, run};
 use super::context::Context;
 use super::membership::check_member;
-use super::outside::{bounds_by, client, committed_by};
+use super::outside::{Reading, bounds_by, client, committed_by};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
 use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, blocking, create, failed};
@@ -367,12 +367,10 @@ pub(super) fn restore(
     let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
     let bounds = decided(inner, &consumer, &wire, number, closing).map_err(refuse)?;
     let (first, end) = bounds.ok_or_else(|| undecided(what()))?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&wire, number, Offset::Offset(first)).map_err(refuse)?;
     let mut entries = BTreeMap::new();
     if first < end {
-        consumer.assign(&list).map_err(refuse)?;
-        read_entries(&consumer, &mut entries, closing, what)?;
+        let reading = Reading::begin(&consumer, wire, state.index(), first as u64..end as u64);
+        read_entries(&consumer, reading.map_err(refuse)?, &mut entries, closing, what)?;
     }
     Ok(entries.into_iter().collect())
 }
@@ -403,22 +401,30 @@ fn decided(
 
 fn read_entries(
     consumer: &BaseConsumer<Context>,
+    mut reading: Reading,
     entries: &mut BTreeMap<Bytes, Bytes>,
     closing: &AtomicBool,
     what: impl Fn() -> String,
 ) -> Result<(), LogError> {
     let mut silent_since = std::time::Instant::now();
     loop {
-        match consumer.poll(Duration::from_millis(100)) {
+        let polled = consumer.poll(Duration::from_millis(100));
+        if let Some(Err(KafkaError::PartitionEOF(_))) = polled {
+            if reading.is_over(consumer).map_err(|e| failed(what(), &e, consumer.client()))? {
+                return Ok(());
+            }
+            continue;
+        }
+        match polled {
             Some(Ok(message)) => {
                 silent_since = std::time::Instant::now();
+                reading.next = message.offset() as u64 + 1;
                 let key = Bytes::copy_from_slice(message.key().unwrap_or_default());
                 match message.payload() {
                     Some(value) => entries.insert(key, Bytes::copy_from_slice(value)),
                     None => entries.remove(&key),
                 };
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
             Some(Err(error)) => {
                 let failure = failed(what(), &error, consumer.client());
                 if !matches!(failure.class, ErrorClass::Retry { .. }) {

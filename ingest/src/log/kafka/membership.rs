@@ -30,6 +30,7 @@ impl GroupProtocol {
                 ("group.instance.id", member),
                 ("partition.assignment.strategy", "cooperative-sticky"),
                 ("session.timeout.ms", SESSION_TIMEOUT_MS),
+                ("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS),
             ],
             GroupProtocol::Consumer => vec![("group.protocol", "consumer")],
         }
@@ -39,6 +40,9 @@ impl GroupProtocol {
 /// A dead member's partitions move after so long; also how long a closed member's do, as static members
 /// do not sign off.
 const SESSION_TIMEOUT_MS: &str = "10000";
+/// A member hears of a change of its group with the next heartbeat: with librdkafka's 3 s each of the two steps
+/// of a cooperative rebalance waits so long for the slowest member.
+const HEARTBEAT_INTERVAL_MS: &str = "500";
 
 /// What the group's coordinator calls the member: another name, with the classic protocol, each time that it
 /// has given the member up and takes it in again. Empty while it is none.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::limits::{STEP_BYTES_MAX, STEP_RECORDS_MAX};
@@ -111,6 +111,46 @@ fn with_remedy(mut error: LogError) -> LogError {
     error
 }
 
+/// A consumer's way from an offset to the end that its partition had.
+pub(super) struct Reading {
+    wire: String,
+    number: i32,
+    /// Behind the last record that came.
+    pub(super) next: u64,
+    end: u64,
+    has_looked_again: bool,
+}
+
+impl Reading {
+    pub(super) fn begin<C: ConsumerContext>(
+        consumer: &BaseConsumer<C>,
+        wire: String,
+        number: u32,
+        range: Range<u64>,
+    ) -> KafkaResult<Self> {
+        let reading = Self { wire, number: number as i32, next: range.start, end: range.end, has_looked_again: false };
+        reading.assign(consumer).map(|()| reading)
+    }
+
+    fn assign<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.wire, self.number, Offset::Offset(self.next as i64))?;
+        consumer.assign(&list)
+    }
+
+    /// Whether nothing but control records is left where librdkafka says that the partition ends. If it may be
+    /// more than one of them, the rest is asked for once more: a broker that has just become the leader shows
+    /// an earlier end until it has heard from its followers, and does not tell its bounds before (KIP-207).
+    pub(super) fn is_over<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) -> KafkaResult<bool> {
+        if self.next + 1 >= self.end || self.has_looked_again {
+            return Ok(true);
+        }
+        self.has_looked_again = true;
+        consumer.fetch_watermarks(&self.wire, self.number, ANSWER_WAIT)?;
+        self.assign(consumer).map(|()| false)
+    }
+}
+
 /// Committed records from `offset` on, one step's worth at most.
 pub(super) fn read(inner: &Inner, partition: PartitionId, offset: u64) -> Result<(Vec<Record>, u64), LogError> {
     inner.held(partition)?;
@@ -122,25 +162,29 @@ pub(super) fn read(inner: &Inner, partition: PartitionId, offset: u64) -> Result
     }
     let what = || format!("read of {} at {offset}", name(partition));
     let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
-    let mut list = TopicPartitionList::new();
-    let (wire, number) = (inner.topic(partition.topic), partition.index() as i32);
-    list.add_partition_offset(&wire, number, Offset::Offset(offset as i64)).map_err(refuse)?;
-    consumer.assign(&list).map_err(refuse)?;
-    let (mut records, mut bytes, mut next) = (Vec::new(), 0, offset);
+    let wire = inner.topic(partition.topic);
+    let reading = Reading::begin(&consumer, wire, partition.index(), offset..bounds.end);
+    let mut reading = reading.map_err(refuse)?;
+    let (mut records, mut bytes) = (Vec::new(), 0);
     let mut silent_since = Instant::now();
-    while next < bounds.end && records.len() < STEP_RECORDS_MAX {
-        match consumer.poll(Duration::from_millis(100)) {
+    while reading.next < bounds.end && records.len() < STEP_RECORDS_MAX {
+        let polled = consumer.poll(Duration::from_millis(100));
+        if let Some(Err(KafkaError::PartitionEOF(_))) = polled {
+            if reading.is_over(&consumer).map_err(refuse)? {
+                return Ok((records, bounds.end.max(reading.next)));
+            }
+            continue;
+        }
+        match polled {
             Some(Ok(message)) => {
                 silent_since = Instant::now();
                 bytes += message.payload_len();
                 if !records.is_empty() && bytes > STEP_BYTES_MAX {
-                    return Ok((records, next));
+                    return Ok((records, reading.next));
                 }
-                next = message.offset() as u64 + 1;
+                reading.next = message.offset() as u64 + 1;
                 records.push(record(&message, partition));
             }
-            // What is left up to the end are control records.
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok((records, bounds.end.max(next))),
             Some(Err(error)) => {
                 let failure = failed(what(), &error, consumer.client());
                 if !matches!(failure.class, ErrorClass::Retry { .. }) {
@@ -153,5 +197,5 @@ pub(super) fn read(inner: &Inner, partition: PartitionId, offset: u64) -> Result
             return Err(LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what(), "the brokers do not answer"));
         }
     }
-    Ok((records, next))
+    Ok((records, reading.next))
 }
