@@ -227,31 +227,47 @@ start() {
     fi
     ! port_is_open "$port" ||
         die "port $port on $host is in use by another process: choose another with --port, or end that process (ss -ltnp shows which it is)"
-    mkdir -p "$data/objects" "$data/versions" "$data/metadata"
+    mkdir -p "$data/objects" "$data/versions"
     printf '%s\n' "$marker" >"$data/README"
     printf '%s\n' "$port" >"$(port_file)"
     printf '%s' "$secure" >"$(secure_file)"
     launch "$program"
     pid=$(cat "$(pid_file)")
+    if lacks_attributes "$pid"; then
+        say "the file system of $data keeps no extended attributes: a put that is interrupted may leave half an object"
+        mkdir "$data/metadata"
+        launch "$program"
+        pid=$(cat "$(pid_file)")
+    fi
     await_server server "$pid" "$port" "$(server_log)" server_answers
     make_buckets
     printf 's3 (%s) runs on %s:%s (pid %s, data %s); for the variables: %s env --port %s\n' \
         "$server" "$host" "$port" "$pid" "$data" "$0" "$port"
 }
 
-# Starts the server in the background, free of this terminal, and writes its pid file. Metadata stands
-# in files of its own, as not every file system keeps extended attributes.
+# Starts the server in the background, free of this terminal, and writes its pid file. Metadata of an object
+# are extended attributes, which come into place with it; in files of their own, as they are where
+# DIR/metadata is, they come before it, and a server that is killed or out of room in between then refuses to
+# create an object that is not there.
 launch() {
-    local tls=()
+    local tls=() sidecar=()
+    [[ ! -d $data/metadata ]] || sidecar=(--sidecar "$data/metadata")
     [[ -z $secure ]] || tls=(--cert "$secure/cert.pem" --key "$secure/key.pem")
     if [[ $server == versity ]]; then
         ROOT_ACCESS_KEY_ID=$access_key_id ROOT_SECRET_ACCESS_KEY=$secret_access_key \
-            nohup "$1" --quiet --region "$region" --port "$host:$port" ${tls[@]+"${tls[@]}"} posix --sidecar "$data/metadata" \
+            nohup "$1" --quiet --region "$region" --port "$host:$port" ${tls[@]+"${tls[@]}"} posix ${sidecar[@]+"${sidecar[@]}"} \
             --versioning-dir "$data/versions" "$data/objects" </dev/null >"$(server_log)" 2>&1 9>&- &
     else
         nohup "$1" -H "$host" -p "$port" </dev/null >"$(server_log)" 2>&1 9>&- &
     fi
     printf '%s\n' "$!" >"$(pid_file)"
+}
+
+# Waits until the server answers or has ended; whether it ended for want of extended attributes.
+lacks_attributes() {
+    local deadline=$((SECONDS + start_timeout_s))
+    until server_answers || ((SECONDS >= deadline)) || ! kill -0 "$1" 2>/dev/null; do sleep 0.1; done
+    [[ ! -d $data/metadata ]] && grep -q 'xattrs are not supported' "$(server_log)"
 }
 
 stop() {

@@ -154,6 +154,42 @@ fn a_topic_that_is_given_partitions_from_outside_stops_its_roles() {
 }
 
 #[test]
+fn a_migration_that_is_taken_back_before_intake_is_open_leaves_everything_as_it_was() {
+    let world = World::start("abort");
+    let config = world.config(1, 2);
+    let (code, text) = world.topics(&["create"], &config);
+    assert_eq!(code, Some(0), "{text}");
+    let roles = [&["process", "pii"][..], &["load"]].map(|role| world.installation.role(role, &config));
+    let mut gateway = world.installation.role(&["gateway"], &config);
+    world.installation.until("migrated", || world.installation.count("1") == "0");
+    let agent = Agent::start("load", &world.intake, &world.installation.dir.path().join("spool"), None);
+    world.until_rows(200, "before");
+    let mut migrate = custody();
+    migrate.args(["topics", "migrate", "--execute", "--partitions", "4"]);
+    for role in ["completeness", "features", "archive"] {
+        migrate.args(["--without", role]);
+    }
+    migrate.arg("--config").arg(&config);
+    let mut tool = Tool::start(migrate);
+    tool.until("is closed");
+    drop(tool);
+    // It has seen the announcement.
+    world.installation.until("gateway ended", || gateway.0.try_wait().expect("a process").is_some());
+    let (code, text) = world.topics(&["migrate", "--abort", "--partitions", "4"], &config);
+    assert!(code == Some(0) && text.contains("taken back"), "{text}");
+    let gateway = world.installation.role(&["gateway"], &config);
+    let before = world.rows();
+    world.until_rows(before + 200, "after");
+    let sent = agent.finish();
+    world.until_rows(sent, "the end");
+    let counts = "SELECT count(), uniqExact(event_id) FROM custody.events WHERE agent_id = 'load'";
+    assert_eq!(world.installation.value(counts), format!("{sent}\t{sent}"));
+    for role in roles.into_iter().chain([gateway]) {
+        assert_eq!(role.drained(), Some(0), "{}", world.said());
+    }
+}
+
+#[test]
 fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     let world = World::start("migrate");
     let (old, wrong, new) = (world.config(1, 4), world.config(1, 8), world.config(2, 8));
@@ -184,6 +220,8 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     let mut tool = migrate();
     tool.until("intake is open");
     let paused = begun.elapsed();
+    let (code, text) = world.topics(&["migrate", "--abort", "--partitions", "8"], &old);
+    assert!(code != Some(0) && text.contains("there is no way back"), "{text}");
     drop(gateway);
     let second = role(&&["gateway"][..], &new);
     tool.until("custody-completeness: ");

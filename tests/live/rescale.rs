@@ -120,8 +120,11 @@ fn one_then_four_then_two_then_one_dies(namespace: &str, log: &'static str) {
     world.settle("one process");
     let (second, third, fourth) = (world.pii("two"), world.pii("three"), world.pii("four"));
     world.settle("four processes");
-    assert_eq!(third.drained(), Some(0), "{}", world.installation.said(PII));
-    assert_eq!(fourth.drained(), Some(0), "{}", world.installation.said(PII));
+    for running in [third, fourth] {
+        let begun = Instant::now();
+        assert_eq!(running.drained(), Some(0), "{}", world.installation.said(PII));
+        println!("rescale ({log}): SIGTERM to exit {:.1} s", begun.elapsed().as_secs_f64());
+    }
     world.settle("two processes");
     // SIGKILL: its partitions move when its session has run out.
     drop(second);

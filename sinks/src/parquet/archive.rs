@@ -17,7 +17,7 @@ use crate::manifest::ObjectRef;
 use crate::parquet::encode::ObjectWriter;
 use crate::parquet::recover::{self, Head};
 use crate::parquet::rows::{Kind, RowBuilder, layout_of};
-use crate::parquet::store::{Created, Store};
+use crate::parquet::store::{Created, Store, refused_but_absent};
 use crate::publication::{Conflict, Observed, Publication, RowDigest, Step, next_step};
 use crate::roll::{Intake, RollPolicy, Seal};
 
@@ -310,7 +310,7 @@ async fn publish_one(
                 let mut existing = want.as_existing();
                 if store.create(&key, sealed.bytes.clone()).await? == Created::Exists {
                     let Some(stored) = store.get(&key).await? else {
-                        return Err(SinkError::new(ErrorClass::Retry, format!("put {key}"), "refused but not there"));
+                        return Err(refused_but_absent(&key));
                     };
                     let (publication, stored_object) = recover::read_object(&key, &stored)?;
                     existing = publication.as_existing();

@@ -12,7 +12,7 @@ use schemas::time::TimestampMicros;
 use crate::error::{ErrorClass, SinkError};
 use crate::manifest::{FORMAT, Manifest, ObjectRef};
 use crate::parquet::encode;
-use crate::parquet::store::{Created, Store};
+use crate::parquet::store::{Created, Store, refused_but_absent};
 use crate::publication::Publication;
 
 /// How far behind the last object's hour an object without manifest may stand: broker times of a
@@ -180,7 +180,7 @@ pub async fn put_manifest(
         return Ok(Head { offset_next, manifest_sha256: Sha256::of(&bytes) });
     }
     let Some(stored) = store.get(&key).await? else {
-        return Err(SinkError::new(ErrorClass::Retry, format!("put {key}"), "refused but not there"));
+        return Err(refused_but_absent(&key));
     };
     let theirs = Manifest::from_bytes(&stored).map_err(|error| SinkError::new(ErrorClass::Data, &key, error))?;
     // Another build may have written it; everything else must be equal.

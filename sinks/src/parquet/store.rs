@@ -48,6 +48,14 @@ pub struct Store {
     object_lock_required: bool,
 }
 
+/// What to say of a store that refuses to create an object and then does not have it.
+pub(super) fn refused_but_absent(key: &str) -> SinkError {
+    let message = "the store refuses to create it and then says that it is not there: another process puts it just \
+                   now, or the store kept a part of it when it was killed or its disk was full; if this lasts, remove \
+                   what the store holds under this key";
+    SinkError::new(ErrorClass::Retry, format!("put {key}"), message)
+}
+
 impl Store {
     /// Wraps an object store; its root is the archive's root.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {

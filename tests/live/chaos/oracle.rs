@@ -156,25 +156,46 @@ impl Oracle {
         found
     }
 
-    /// Whether nothing but ticks is left to be published.
+    /// Whether nothing but ticks is left of the events to be published.
     pub(crate) fn is_archived(&self) -> bool {
-        self.is_at_end("custody-archive")
+        self.is_at_end("custody-archive", Topic::Clean, &self.ends(Topic::Clean))
     }
 
-    /// Whether nothing but ticks is left to be loaded.
+    /// Whether nothing but ticks is left of the events to be loaded.
     pub(crate) fn is_loaded(&self) -> bool {
-        self.is_at_end("custody-load")
+        self.is_at_end("custody-load", Topic::Clean, &self.ends(Topic::Clean))
     }
 
-    fn is_at_end(&self, group: &str) -> bool {
-        (0..PARTITIONS).all(|partition| {
-            let partition = id(Topic::Clean, partition);
+    /// Where the partitions of a topic end now; a partition whose leader has just changed is asked again.
+    pub(crate) fn ends(&self, topic: Topic) -> Vec<u64> {
+        let ask = || {
+            self.runtime.block_on(async {
+                let mut ends = Vec::new();
+                for partition in 0..self.broker.partitions(topic).await.ok()? {
+                    ends.push(self.broker.bounds(id(topic, partition)).await.ok()?.end);
+                }
+                Some(ends)
+            })
+        };
+        let mut ends = None;
+        let is_told = |ends: &mut Option<Vec<u64>>| {
+            *ends = ask();
+            ends.is_some()
+        };
+        until(&mut ends, "told where a topic ends", is_told, |_| topic.to_string());
+        ends.unwrap_or_default()
+    }
+
+    /// Whether a group has committed everything before these ends but ticks.
+    pub(crate) fn is_at_end(&self, group: &str, topic: Topic, ends: &[u64]) -> bool {
+        (0..).zip(ends).all(|(partition, end)| {
+            let partition = id(topic, partition);
             self.runtime.block_on(async {
                 // A coordinator that has just moved does not answer at once.
                 let Ok(committed) = self.broker.committed(group, partition).await else { return false };
                 let next = committed.map_or(0, |committed| committed.next);
                 let Ok((records, _)) = self.broker.read(partition, next).await else { return false };
-                records.iter().all(is_tick)
+                records.iter().take_while(|record| record.at.offset < *end).all(is_tick)
             })
         })
     }

@@ -4,6 +4,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
+use schemas::topic::Topic;
+
 use crate::faults::{Outside, Plan, TARGETS};
 use crate::oracle::{Oracle, Records};
 use crate::support::agent::{Agent, drain};
@@ -252,9 +254,21 @@ impl World {
         Sent { agent: name, spool, events: Some(taken) }
     }
 
+    /// What is found goes on while it is looked at: everything up to where it stands now.
+    const FOUND: [(Topic, &str); 4] = [
+        (Topic::Findings, "custody-archive-findings"),
+        (Topic::Findings, "custody-load-findings"),
+        (Topic::Alerts, "custody-archive-alerts"),
+        (Topic::Alerts, "custody-load-alerts"),
+    ];
+
     /// The whole archive against the tables.
     pub(crate) fn check_archive(&mut self) {
         self.until("archived", |world| world.oracle.is_archived());
+        for (topic, group) in Self::FOUND {
+            let ends = self.oracle.ends(topic);
+            self.until(&format!("at its end: {group}"), |world| world.oracle.is_at_end(group, topic, &ends));
+        }
         let mut verify = custody();
         verify.args(["verify", "--store", &self.installation.bucket(), "--store-endpoint", &self.s3]);
         let (code, text) = run(&mut verify);
