@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use ingest::log::kafka::{KafkaBroker, KafkaConfig};
-use ingest::log::{Broker as _, ErrorClass};
+use ingest::log::{Broker as _, ErrorClass, LogError};
 use schemas::codec::{Derived, codec};
 use schemas::event::RawEvent;
 use schemas::record::{PartitionId, Record};
@@ -168,22 +168,19 @@ impl Oracle {
 
     /// Where the partitions of a topic end now; a partition whose leader has just changed is asked again.
     pub(crate) fn ends(&self, topic: Topic) -> Vec<u64> {
-        let ask = || {
-            self.runtime.block_on(async {
+        let mut answer = Ok(Vec::new());
+        let is_told = |answer: &mut Result<Vec<u64>, LogError>| {
+            *answer = self.runtime.block_on(async {
                 let mut ends = Vec::new();
-                for partition in 0..self.broker.partitions(topic).await.ok()? {
-                    ends.push(self.broker.bounds(id(topic, partition)).await.ok()?.end);
+                for partition in 0..self.broker.partitions(topic).await? {
+                    ends.push(self.broker.bounds(id(topic, partition)).await?.end);
                 }
-                Some(ends)
-            })
+                Ok(ends)
+            });
+            answer.is_ok()
         };
-        let mut ends = None;
-        let is_told = |ends: &mut Option<Vec<u64>>| {
-            *ends = ask();
-            ends.is_some()
-        };
-        until(&mut ends, "told where a topic ends", is_told, |_| topic.to_string());
-        ends.unwrap_or_default()
+        until(&mut answer, "told where a topic ends", is_told, |answer| format!("{answer:?}"));
+        answer.unwrap_or_default()
     }
 
     /// Whether a group has committed everything before these ends but ticks.

@@ -25,6 +25,7 @@ use super::context::{Context, share_context};
 use super::membership::member_id;
 use super::noise::warn;
 use super::oauth::give;
+use super::outside::watermarks;
 use super::queue::{Inbox, Item};
 use super::{ANSWER_WAIT, class_of, failed};
 use crate::log::{ErrorClass, LogError};
@@ -105,7 +106,7 @@ impl GroupContext {
             let (topic, partition) = (element.topic(), element.partition());
             let next = match element.offset() {
                 Offset::Offset(next) => next,
-                _ => self.persist(consumer, || consumer.fetch_watermarks(topic, partition, ANSWER_WAIT))?.0,
+                _ => self.persist(consumer, || watermarks(consumer, topic, partition))?.0,
             };
             assigned.add_partition_offset(topic, partition, Offset::Offset(next))?;
             starts.push((self.first + partition as u32, next as u64));

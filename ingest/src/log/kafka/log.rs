@@ -25,10 +25,10 @@ use tokio::time::Instant;
 use super::consumer::{Command, GroupConsumer, GroupContext, run};
 use super::context::Context;
 use super::membership::check_member;
-use super::outside::{Reading, bounds_by, client, committed_by};
+use super::outside::{Reading, bounds_by, client, committed_by, watermarks};
 use super::producer::Transactions;
 use super::queue::{Inbox, Item};
-use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, blocking, create, failed};
+use super::{Inner, PREFETCH_KBYTES, blocking, create, failed};
 use crate::log::in_process::name;
 use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
@@ -387,10 +387,10 @@ fn decided(
     number: i32,
     closing: &AtomicBool,
 ) -> Result<Option<(i64, i64)>, KafkaError> {
-    let (_, high) = inner.meta().fetch_watermarks(wire, number, ANSWER_WAIT)?;
+    let (_, high) = watermarks(inner.meta(), wire, number)?;
     let deadline = std::time::Instant::now() + RESTORE_WAIT;
     while std::time::Instant::now() < deadline && !closing.load(Ordering::Acquire) {
-        let (first, stable) = committed.fetch_watermarks(wire, number, ANSWER_WAIT)?;
+        let (first, stable) = watermarks(committed, wire, number)?;
         if stable >= high {
             return Ok(Some((first, stable)));
         }

@@ -68,9 +68,22 @@ pub(super) fn bounds_by<C: ConsumerContext + Common>(
     consumer: &BaseConsumer<C>,
     partition: PartitionId,
 ) -> Result<Range<u64>, LogError> {
-    let marks = consumer.fetch_watermarks(&inner.topic(partition.topic), partition.index() as i32, ANSWER_WAIT);
+    let marks = watermarks(consumer, &inner.topic(partition.topic), partition.index() as i32);
     let (first, next) = marks.map_err(|e| failed(name(partition), &e, consumer.client()))?;
     Ok(first as u64..next as u64)
+}
+
+/// First and next offset, of whoever leads the partition now. A client that reads nothing of a topic has been
+/// seen to get no answer for 180 s after a broker was stopped, while others did (librdkafka 2.12.1).
+pub(super) fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    wire: &str,
+    number: i32,
+) -> KafkaResult<(i64, i64)> {
+    consumer.fetch_watermarks(wire, number, ANSWER_WAIT).or_else(|_| {
+        consumer.fetch_metadata(Some(wire), ANSWER_WAIT)?;
+        consumer.fetch_watermarks(wire, number, ANSWER_WAIT)
+    })
 }
 
 /// What `group` committed; asking joins nothing.
@@ -146,7 +159,7 @@ impl Reading {
             return Ok(true);
         }
         self.has_looked_again = true;
-        consumer.fetch_watermarks(&self.wire, self.number, ANSWER_WAIT)?;
+        watermarks(consumer, &self.wire, self.number)?;
         self.assign(consumer).map(|()| false)
     }
 }
