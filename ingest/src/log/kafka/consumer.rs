@@ -117,7 +117,8 @@ impl GroupContext {
             _ => consumer.assign(&assigned)?,
         }
         if !starts.is_empty() {
-            self.inbox.tell(|queue| queue.assign(starts, member_id(consumer)));
+            let joined_as = member_id(consumer);
+            self.inbox.tell(|queue| queue.assign(starts, joined_as));
         }
         Ok(())
     }
