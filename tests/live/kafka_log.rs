@@ -4,11 +4,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/group.rs"]
+mod group;
+
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use group::give_up;
 use ingest::log::kafka::{GroupProtocol, KafkaBroker, KafkaConfig};
 use ingest::log::{Appender as _, Broker as _, Committed, ErrorClass, Log, LogEvent, Txn};
 use ingest::log_conformance;
@@ -75,25 +78,6 @@ mod consumer_protocol {
     }
 }
 
-/// Takes a static member out of its group, as an operator's tools do and as the end of a session does:
-/// `LeaveGroup`, version 3, by the member's name alone.
-fn give_up(group: &str, member: &str) {
-    fn string(text: &str) -> Vec<u8> {
-        [&i16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
-    }
-    let (api_and_version, correlation, one) = ([0, 13, 0, 3], 7_i32.to_be_bytes(), 1_i32.to_be_bytes());
-    let client = string("conformance");
-    let request =
-        [&api_and_version[..], &correlation, &client, &string(group), &one, &string(""), &string(member)].concat();
-    let mut stream = std::net::TcpStream::connect(bootstrap()).unwrap();
-    stream.write_all(&i32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
-    stream.write_all(&request).unwrap();
-    let mut answer = [0; 16];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(answer[4..8], correlation);
-    assert_eq!(answer[12..14], [0, 0], "the group's error");
-}
-
 /// A member that the group gave up and that does not know it yet has a range in hand, which another has read
 /// meanwhile. Once it is a member again, the brokers would take its commit.
 ///
@@ -105,7 +89,7 @@ async fn what_was_begun_in_an_earlier_membership_is_not_committed() {
     broker.appender().await.unwrap().append(vec![record(Topic::Events, 1); 4]).await.unwrap();
     let mut old = broker.consumer("g", Topic::Events, "a").await.unwrap();
     assert_eq!(read_all(&mut old).await.len(), 4);
-    give_up(&format!("{namespace}g"), "a-custody.events.v1");
+    assert!(give_up(&bootstrap(), &format!("{namespace}g"), "a-custody.events.v1"));
     let mut new = broker.consumer("g", Topic::Events, "b").await.unwrap();
     assert_eq!(read_all(&mut new).await.len(), 4, "nothing was committed");
     new.commit(Txn { consumed: 0..3, ..step(vec![record(Topic::Clean, 3)]) }).await.unwrap();

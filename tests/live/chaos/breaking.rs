@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use custody::roles::{COMPLETENESS, FEATURES, PII, SCORE, SINK_TOPICS, WRITERS};
+
 use crate::faults::{Outside, Plan, TARGETS};
+use crate::support::group::give_up;
 use crate::support::installation::{is_gone, kill, port_of, run};
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::{holds_within, pause};
@@ -84,6 +87,7 @@ impl World {
             Outside::AppendAnswersLost => self.break_connections(of_log, Mode::LoseAppendAnswers),
             Outside::LogDelayed => self.hold_back(Mode::Delay, LATE),
             Outside::LogSilent => self.hold_back(Mode::Silence, FROZEN),
+            Outside::GivenUp => self.give_members_up(),
             Outside::Zombie => unreachable!("it wants processes that nothing else ends"),
         }
         None
@@ -138,6 +142,26 @@ impl World {
         self.until("ended for want of space", |_| is_gone(pid));
         self.disks.as_ref().expect("as above").broker.free();
         self.start_broker("start", SMALL_BROKER);
+    }
+
+    /// Members find out at their next heartbeat, or at another point of a rebalance.
+    fn give_members_up(&mut self) {
+        let stages = [PII, COMPLETENESS, FEATURES, WRITERS, SCORE].map(|stage| (stage.source, stage.group));
+        let sinks = SINK_TOPICS.iter().flat_map(|(topic, archive, load)| [(*topic, *archive), (*topic, *load)]);
+        let members: Vec<(String, String)> = stages
+            .into_iter()
+            .chain(sinks)
+            .map(|(topic, group)| (format!("{}{group}", self.installation.namespace), format!("chaos-{topic}")))
+            .collect();
+        let brokers: Vec<String> = self.installation.kafka.split(',').map(str::to_owned).collect();
+        let mut given_up = 0;
+        let _over = holds_within(BREAKING, self, |world| {
+            world.tend();
+            let each = members.iter().flat_map(|member| brokers.iter().map(move |broker| (broker, member)));
+            given_up += each.filter(|(broker, (group, member))| give_up(broker, group, member)).count();
+            false
+        });
+        assert!(given_up > 0, "no group gave a member up");
     }
 
     fn freeze(&self, pid: i32) {

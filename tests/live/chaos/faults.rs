@@ -63,13 +63,15 @@ pub(crate) enum Outside {
     BrokerFull,
     /// A client's disk is full.
     SpoolFull,
+    /// Every role's group gives its members up, again and again.
+    GivenUp,
     /// A role is frozen past its session, another instance takes over, and the first wakes up.
     Zombie,
 }
 
 impl Outside {
     /// Slow ones apart from each other; the first come twice in the short series.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::CommitAnswersLost,
         Self::LogReset,
         Self::StoreFull,
@@ -89,6 +91,7 @@ impl Outside {
         Self::AnswersDelayed,
         Self::BrokerStopped,
         Self::Zombie,
+        Self::GivenUp,
     ];
 
     /// Those that want a disk of their own to fill.
@@ -127,6 +130,7 @@ impl Outside {
             Self::StoreFull => "store full",
             Self::BrokerFull => "broker full",
             Self::SpoolFull => "spool full",
+            Self::GivenUp => "members given up",
             Self::Zombie => "zombie",
         }
     }

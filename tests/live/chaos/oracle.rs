@@ -19,6 +19,8 @@ use tokio::runtime::Runtime;
 use crate::support::installation::Installation;
 use crate::support::until;
 
+/// Ids whose places a failure names.
+const PLACES: usize = 20;
 /// Partitions of the events topic, and so of the clean one.
 const PARTITIONS: u32 = 2;
 
@@ -124,7 +126,7 @@ impl Oracle {
         wrong.dedup();
         let (raw, clean) = (self.all(Topic::Events), self.all(Topic::Clean));
         let mut text = format!("{} records were read, {} rows are there\n", ids.len(), loaded.len());
-        for id in wrong {
+        for id in wrong.into_iter().take(PLACES) {
             let at = |records: &[(String, String)]| -> Vec<String> {
                 records.iter().filter(|(other, _)| other == id).map(|(_, at)| at.clone()).collect()
             };

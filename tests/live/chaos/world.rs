@@ -226,7 +226,7 @@ impl World {
                 is_loaded,
                 "rows of {agent} are not the records of the log: {}{}",
                 self.oracle.places(&self.installation, agent, &raw[agent]),
-                self.status()
+                format!("{}\n{}", self.status(), self.said())
             );
         }
         self.until("archived", |world| world.oracle.is_archived());

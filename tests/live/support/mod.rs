@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
 pub(crate) mod agent;
+pub(crate) mod group;
 pub(crate) mod installation;
 pub(crate) mod proxy;
 pub(crate) mod up;

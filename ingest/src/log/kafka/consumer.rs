@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -61,6 +61,8 @@ pub(super) struct GroupContext {
     pub(super) commands: Mutex<mpsc::Receiver<Command>>,
     /// The handle is gone: nobody will finish anything.
     pub(super) closing: Arc<AtomicBool>,
+    /// What the member was called when partitions were assigned last.
+    pub(super) joined_as: Mutex<Arc<str>>,
     /// Number of the first partition: here and on the queue, partitions have our numbers, not the brokers'.
     pub(super) first: u32,
 }
@@ -100,16 +102,19 @@ fn only(list: &TopicPartitionList, first: u32, choose: impl Fn(u32) -> bool) -> 
 
 impl GroupContext {
     fn assign(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
+        let joined_as = member_id(consumer);
+        let kept = self.leave_kept(consumer, &joined_as)?;
         let mut starts = Vec::new();
         let mut assigned = TopicPartitionList::new();
-        for element in self.committed(consumer, list)?.elements() {
-            let (topic, partition) = (element.topic(), element.partition());
-            let next = match element.offset() {
-                Offset::Offset(next) => next,
-                _ => self.persist(consumer, || watermarks(consumer, topic, partition))?.0,
-            };
-            assigned.add_partition_offset(topic, partition, Offset::Offset(next))?;
-            starts.push((self.first + partition as u32, next as u64));
+        for (is_new, partitions) in [(true, list), (false, &kept)] {
+            for (topic, partition, next) in self.starts(consumer, partitions)? {
+                let next_offset = Offset::Offset(next);
+                match is_new {
+                    true => assigned.add_partition_offset(&topic, partition, next_offset)?,
+                    false => self.move_to(consumer, &topic, partition, next_offset)?,
+                }
+                starts.push((self.first + partition as u32, next as u64));
+            }
         }
         starts.sort_unstable();
         match consumer.rebalance_protocol() {
@@ -117,10 +122,44 @@ impl GroupContext {
             _ => consumer.assign(&assigned)?,
         }
         if !starts.is_empty() {
-            let joined_as = member_id(consumer);
             self.inbox.tell(|queue| queue.assign(starts, joined_as));
         }
         Ok(())
+    }
+
+    /// Takes away what the member holds from an earlier membership, and says what that is. librdkafka keeps the
+    /// partitions of a member that is told when it joins that the group has given it up (2.12.1; told by a
+    /// heartbeat it loses them): others may have read on in them before the group gave them back.
+    fn leave_kept(&self, consumer: &GroupConsumer, joined_as: &Arc<str>) -> KafkaResult<TopicPartitionList> {
+        let before = std::mem::replace(&mut *self.lock_joined_as(), Arc::clone(joined_as));
+        let held = if before == *joined_as { Vec::new() } else { self.inbox.lock().held() };
+        if held.is_empty() {
+            return Ok(TopicPartitionList::new());
+        }
+        let kept = only(&consumer.assignment()?, self.first, |p| held.contains(&p));
+        self.take_away(consumer, &kept, true)?;
+        Ok(kept)
+    }
+
+    fn lock_joined_as(&self) -> MutexGuard<'_, Arc<str>> {
+        self.joined_as.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where partitions go on: topic, the brokers' number, offset.
+    fn starts(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<Vec<(String, i32, i64)>> {
+        if list.count() == 0 {
+            return Ok(Vec::new());
+        }
+        let mut starts = Vec::new();
+        for element in self.committed(consumer, list)?.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let next = match element.offset() {
+                Offset::Offset(next) => next,
+                _ => self.persist(consumer, || watermarks(consumer, topic, partition))?.0,
+            };
+            starts.push((topic.to_owned(), partition, next));
+        }
+        Ok(starts)
     }
 
     fn committed(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
@@ -151,21 +190,27 @@ impl GroupContext {
     }
 
     fn revoke(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
-        let gone = numbers(list, self.first);
-        // librdkafka would keep a partition paused that comes back.
-        let paused: Vec<u32> = gone.iter().copied().filter(|p| self.inbox.lock().is_paused(*p)).collect();
-        consumer.resume(&only(list, self.first, |p| paused.contains(&p)))?;
-        let closing = self.closing.load(Ordering::Acquire);
-        if !gone.is_empty() && !closing {
-            let lost = consumer.assignment_lost();
-            let event = if lost { Item::Lost(gone.clone()) } else { Item::Revoked(gone.clone()) };
-            self.inbox.tell(|queue| queue.remove(&gone, Some(event)));
-            self.wait_for_hand_over(consumer);
-        }
+        let is_lost = consumer.assignment_lost() || member_id(consumer) != *self.lock_joined_as();
+        self.take_away(consumer, list, is_lost)?;
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
             _ => consumer.unassign(),
         }
+    }
+
+    /// Tells the handle and waits for it.
+    fn take_away(&self, consumer: &GroupConsumer, list: &TopicPartitionList, is_lost: bool) -> KafkaResult<()> {
+        let gone = numbers(list, self.first);
+        // librdkafka would keep a partition paused that comes back.
+        let paused: Vec<u32> = gone.iter().copied().filter(|p| self.inbox.lock().is_paused(*p)).collect();
+        consumer.resume(&only(list, self.first, |p| paused.contains(&p)))?;
+        if gone.is_empty() || self.closing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let event = if is_lost { Item::Lost(gone.clone()) } else { Item::Revoked(gone.clone()) };
+        self.inbox.tell(|queue| queue.remove(&gone, Some(event)));
+        self.wait_for_hand_over(consumer);
+        Ok(())
     }
 
     /// Serves the handle until it has finished with what was revoked, or knows what was lost. The member does
@@ -203,31 +248,32 @@ impl GroupContext {
                 consumer.assignment().and_then(|list| consumer.resume(&only(&list, self.first, |p| p == partition)));
             resumed.map_err(|e| failed("seek", &e, consumer.client()))?;
         }
+        // Taken away meanwhile: the handle will hear of it, and until then there is nothing to move.
+        if !self.inbox.lock().holds(partition) {
+            return Ok(());
+        }
         let topics = consumer.subscription().map_err(|e| failed("seek", &e, consumer.client()))?;
         let topic = topics.elements().first().map(|e| e.topic().to_owned()).unwrap_or_default();
+        let number = (partition - self.first) as i32;
+        self.move_to(consumer, &topic, number, Offset::Offset(offset as i64)).map_err(|error| {
+            // Brokers that are away keep a fetcher from starting: that passes, whatever librdkafka calls the state.
+            let what = format!("seek in {topic}/{partition}");
+            match consumer.client().fatal_error() {
+                Some(_) => failed(what, &error, consumer.client()),
+                None => LogError::new(ErrorClass::Retry { after_ms: 500 }, what, error.to_string()),
+            }
+        })?;
+        self.inbox.tell(|queue| queue.restart(partition));
+        Ok(())
+    }
+
+    /// Goes on in a partition at another offset, once its fetcher has started.
+    fn move_to(&self, consumer: &GroupConsumer, topic: &str, partition: i32, to: Offset) -> KafkaResult<()> {
         let deadline = Instant::now() + SEEK_WAIT;
         loop {
-            // Taken away meanwhile: the handle will hear of it, and until then there is nothing to move.
-            if !self.inbox.lock().holds(partition) {
-                return Ok(());
-            }
-            let moved =
-                consumer.seek(&topic, (partition - self.first) as i32, Offset::Offset(offset as i64), ANSWER_WAIT);
-            match moved {
-                Ok(()) => {
-                    self.inbox.tell(|queue| queue.restart(partition));
-                    return Ok(());
-                }
-                Err(error) if Instant::now() > deadline => {
-                    // Brokers that are away keep a fetcher from starting: that passes, whatever
-                    // librdkafka calls the state.
-                    let what = format!("seek in {topic}/{partition}");
-                    return Err(match consumer.client().fatal_error() {
-                        Some(_) => failed(what, &error, consumer.client()),
-                        None => LogError::new(ErrorClass::Retry { after_ms: 500 }, what, error.to_string()),
-                    });
-                }
-                Err(_) => std::thread::sleep(POLL_WAIT),
+            match consumer.seek(topic, partition, to, ANSWER_WAIT) {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(POLL_WAIT),
+                moved => return moved,
             }
         }
     }

@@ -90,6 +90,7 @@ impl KafkaLog {
             inbox: Arc::clone(&inbox),
             commands: Mutex::new(receiver),
             closing: Arc::clone(&closing),
+            joined_as: Mutex::new(Arc::from("")),
             first: inner.first(),
         };
         let group_id = inner.group(group);

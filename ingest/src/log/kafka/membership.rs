@@ -70,7 +70,7 @@ pub(super) fn check_member<C: ConsumerContext>(
     joined_as: &str,
     what: String,
 ) -> Result<(), LogError> {
-    match *member_id(consumer) == *joined_as {
+    match *member_id(consumer) == *joined_as && !joined_as.is_empty() {
         true => Ok(()),
         false => Err(LogError::new(ErrorClass::AbortTxn, what, "the group has given this member up since")),
     }

@@ -98,6 +98,11 @@ impl Queue {
         self.items.push_back(Item::Assigned(starts, joined_as));
     }
 
+    /// Partitions that are assigned and have not been taken away since.
+    pub(super) fn held(&self) -> Vec<u32> {
+        self.at_end.keys().copied().collect()
+    }
+
     /// Whether a partition is assigned and has not been taken away since.
     pub(super) fn holds(&self, partition: u32) -> bool {
         self.at_end.contains_key(&partition)
