@@ -5,10 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use custody::cli::Cli;
 
-/// A stage spends a third of its time in glibc's allocator and a seventh in this one (`benches/kafka_stage.rs`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     custody::memory::init();
     custody::embedded::run_if_child();

@@ -224,9 +224,10 @@ impl World {
             });
             assert!(
                 is_loaded,
-                "rows of {agent} are not the records of the log: {}{}",
+                "rows of {agent} are not the records of the log: {}{}\n{}",
                 self.oracle.places(&self.installation, agent, &raw[agent]),
-                format!("{}\n{}", self.status(), self.said())
+                self.status(),
+                self.said()
             );
         }
         self.until("archived", |world| world.oracle.is_archived());
