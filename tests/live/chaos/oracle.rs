@@ -160,12 +160,12 @@ impl Oracle {
 
     /// Whether nothing but ticks is left of the events to be published.
     pub(crate) fn is_archived(&self) -> bool {
-        self.is_at_end("custody-archive", Topic::Clean, &self.ends(Topic::Clean))
+        self.is_at_end("custody-archive", Topic::Clean, &self.ends(Topic::Clean), 0)
     }
 
     /// Whether nothing but ticks is left of the events to be loaded.
     pub(crate) fn is_loaded(&self) -> bool {
-        self.is_at_end("custody-load", Topic::Clean, &self.ends(Topic::Clean))
+        self.is_at_end("custody-load", Topic::Clean, &self.ends(Topic::Clean), 0)
     }
 
     /// Where the partitions of a topic end now; a partition whose leader has just changed is asked again.
@@ -185,8 +185,9 @@ impl Oracle {
         answer.unwrap_or_default()
     }
 
-    /// Whether a group has committed everything before these ends but ticks.
-    pub(crate) fn is_at_end(&self, group: &str, topic: Topic, ends: &[u64]) -> bool {
+    /// Whether a group has committed everything before these ends but ticks and, at each, records that came
+    /// within `open_ms`: a file of the archive is open until a later one cuts it.
+    pub(crate) fn is_at_end(&self, group: &str, topic: Topic, ends: &[u64], open_ms: i64) -> bool {
         (0..).zip(ends).all(|(partition, end)| {
             let partition = id(topic, partition);
             self.runtime.block_on(async {
@@ -194,7 +195,10 @@ impl Oracle {
                 let Ok(committed) = self.broker.committed(group, partition).await else { return false };
                 let next = committed.map_or(0, |committed| committed.next);
                 let Ok((records, _)) = self.broker.read(partition, next).await else { return false };
-                records.iter().take_while(|record| record.at.offset < *end).all(is_tick)
+                let left = records.iter().take_while(|record| record.at.offset < *end);
+                let mut left = left.filter(|record| !is_tick(record)).map(|record| record.timestamp.ms());
+                let Some(first) = left.next() else { return true };
+                left.last().unwrap_or(first) - first < open_ms
             })
         })
     }

@@ -13,6 +13,8 @@ use crate::support::installation::{Installation, Running, free_port, run, variab
 use crate::support::proxy::Proxy;
 use crate::support::{PATIENCE, custody, holds_within, until};
 
+/// How old the archive's open files become.
+const ARCHIVE_FLUSH_MS: i64 = 500;
 /// Bytes that an agent has spooled before its disk is made small, and those that it has left then.
 const SPOOLED: u64 = 16 << 10;
 const SPOOL_LEFT: u64 = 64 << 10;
@@ -120,7 +122,7 @@ impl World {
              \"min.insync.replicas\" = 2\n[store]\nurl = \"{}\"\nendpoint = \"http://{}\"\nallow_http = true\n\
              request_timeout_ms = 5000\n[clickhouse]\nurl = \"http://{}\"\nrequest_timeout_ms = 5000\n[pii]\nkeys_file = \"{}\"\n\
              [gateway]\nhttp_listen = \"{}\"\ngrpc_listen = \"127.0.0.1:0\"\ntick_interval_ms = 250\n\
-             [telemetry]\nlisten = \"127.0.0.1:0\"\n[archive]\nflush_interval_ms = 500\n[load]\nflush_interval_ms = 200\n",
+             [telemetry]\nlisten = \"127.0.0.1:0\"\n[archive]\nflush_interval_ms = {ARCHIVE_FLUSH_MS}\n[load]\nflush_interval_ms = 200\n",
             self.log(),
             self.installation.namespace,
             self.installation.bucket(),
@@ -255,20 +257,21 @@ impl World {
         Sent { agent: name, spool, events: Some(taken) }
     }
 
-    /// What is found goes on while it is looked at: everything up to where it stands now.
-    const FOUND: [(Topic, &str); 4] = [
-        (Topic::Findings, "custody-archive-findings"),
-        (Topic::Findings, "custody-load-findings"),
-        (Topic::Alerts, "custody-archive-alerts"),
-        (Topic::Alerts, "custody-load-alerts"),
+    /// What is found goes on while it is looked at: everything up to where it stands now. Of these topics
+    /// the archive hears no ticks.
+    const FOUND: [(Topic, &str, i64); 4] = [
+        (Topic::Findings, "custody-archive-findings", ARCHIVE_FLUSH_MS),
+        (Topic::Findings, "custody-load-findings", 0),
+        (Topic::Alerts, "custody-archive-alerts", ARCHIVE_FLUSH_MS),
+        (Topic::Alerts, "custody-load-alerts", 0),
     ];
 
     /// The whole archive against the tables.
     pub(crate) fn check_archive(&mut self) {
         self.until("archived", |world| world.oracle.is_archived());
-        for (topic, group) in Self::FOUND {
+        for (topic, group, open_ms) in Self::FOUND {
             let ends = self.oracle.ends(topic);
-            self.until(&format!("at its end: {group}"), |world| world.oracle.is_at_end(group, topic, &ends));
+            self.until(&format!("at its end: {group}"), |world| world.oracle.is_at_end(group, topic, &ends, open_ms));
         }
         let mut verify = custody();
         verify.args(["verify", "--store", &self.installation.bucket(), "--store-endpoint", &self.s3]);
