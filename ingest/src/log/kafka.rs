@@ -133,6 +133,16 @@ fn class_of(code: Code) -> ErrorClass {
         | C::NotCoordinator
         | C::LeaderNotAvailable
         | C::NotLeaderForPartition
+        // A leader of a moment ago, which has not heard from its followers (KIP-207).
+        | C::OffsetNotAvailable
+        | C::FencedLeaderEpoch
+        | C::UnknownLeaderEpoch
+        | C::EligibleLeadersNotAvailable
+        | C::PreferredLeaderNotAvailable
+        | C::ListenerNotFound
+        | C::FetchSessionIdNotFound
+        | C::InvalidFetchSessionEpoch
+        | C::ThrottlingQuotaExceeded
         | C::ReplicaNotAvailable
         | C::BrokerNotAvailable
         | C::NetworkException
@@ -456,6 +466,8 @@ mod tests {
         };
         check(Code::UnknownPartition, true);
         check(Code::LeaderNotAvailable, true);
+        check(Code::OffsetNotAvailable, true);
+        check(Code::UnknownLeaderEpoch, true);
         check(Code::DestroyBroker, true);
         check(Code::UnknownTopic, false);
         check(Code::TopicAuthorizationFailed, false);
