@@ -81,7 +81,7 @@ mod consumer_protocol {
 /// A member that the group gave up and that does not know it yet has a range in hand, which another has read
 /// meanwhile. Once it is a member again, the brokers would take its commit.
 ///
-/// A frozen `load` rewound the group so, and rows were there twice.
+/// A `load` that does so moves its group back, and inserts rows again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_begun_in_an_earlier_membership_is_not_committed() {
     let (broker, namespace) = named(GroupProtocol::Classic, BTreeMap::new());

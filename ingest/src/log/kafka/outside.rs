@@ -74,7 +74,8 @@ pub(super) fn bounds_by<C: ConsumerContext + Common>(
 }
 
 /// First and next offset, of whoever leads the partition now. A client that reads nothing of a topic has been
-/// seen to get no answer for 180 s after a broker was stopped, while others did (librdkafka 2.12.1).
+/// seen to get no answer for 180 s after a broker was stopped, while others did (librdkafka 2.12.1; why is not
+/// known): it is told of the leaders anew before it gives up.
 pub(super) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     wire: &str,
