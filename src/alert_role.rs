@@ -412,6 +412,11 @@ impl<B: Broker> SinkRole for AlertRole<B> {
             }
             (Some(committed), _) => committed.next,
             (None, Start::Earliest) => bounds.start,
+            // Added while this role ran, for a stage that is new: all of its alerts are newer than this receiver.
+            (None, Start::Latest) if !self.partitions.contains(&partition.partition) => {
+                self.partitions = self.partitions.start..partition.partition + 1;
+                bounds.start
+            }
             (None, Start::Latest) => {
                 // Committed at once: what comes between now and the first alert sent is not skipped by a restart.
                 log.commit_offset(partition, Committed { next: bounds.end, metadata: String::new() }).await?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 use schemas::time::TimestampMicros;
 
@@ -121,11 +122,14 @@ pub enum ServiceCommand {
     Up(ConfigArgs),
     /// Run intake: events over HTTP (JSON, CloudEvents, OTLP) and gRPC (OTLP) into the log.
     Gateway(ConfigArgs),
-    /// Run a stage of the processing; instances of the same stage share the partitions.
+    /// Run a part of the processing; instances of the same part share the partitions.
     Process {
-        /// Which stage.
-        #[command(subcommand)]
-        stage: StageCommand,
+        /// Which part.
+        #[arg(value_parser = PossibleValuesParser::new(Role::process_names()).try_map(process_role))]
+        role: Role,
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        config: ConfigArgs,
     },
     /// Run the archive: clean events, findings and alerts to Parquet.
     Archive(ConfigArgs),
@@ -135,31 +139,22 @@ pub enum ServiceCommand {
     Alert(ConfigArgs),
 }
 
+fn process_role(name: String) -> Result<Role, String> {
+    Role::of_process(&name).ok_or_else(|| format!("custody process does not run {name:?}"))
+}
+
 impl ServiceCommand {
     /// The role, and where its configuration comes from.
     fn role(&self) -> (Role, &ConfigArgs) {
         match self {
             ServiceCommand::Up(args) => (Role::Up, args),
             ServiceCommand::Gateway(args) => (Role::Gateway, args),
-            ServiceCommand::Process { stage: StageCommand::Pii(args) } => (Role::Pii, args),
-            ServiceCommand::Process { stage: StageCommand::Completeness(args) } => (Role::Completeness, args),
-            ServiceCommand::Process { stage: StageCommand::Anomaly(args) } => (Role::Anomaly, args),
+            ServiceCommand::Process { role, config } => (*role, config),
             ServiceCommand::Archive(args) => (Role::Archive, args),
             ServiceCommand::Load(args) => (Role::Load, args),
             ServiceCommand::Alert(args) => (Role::Alert, args),
         }
     }
-}
-
-/// A stage of the processing.
-#[derive(Debug, Subcommand)]
-pub enum StageCommand {
-    /// Replace personal data and secrets by tokens.
-    Pii(ConfigArgs),
-    /// Say what is missing, doubled, late or out of order.
-    Completeness(ConfigArgs),
-    /// Say what is unusual.
-    Anomaly(ConfigArgs),
 }
 
 /// Arguments of `custody verify`.

@@ -24,4 +24,6 @@ pub mod roles;
 pub mod runner;
 pub mod services;
 pub mod simulate;
+pub mod sink_table;
+pub mod stage_table;
 pub mod telemetry;

@@ -6,87 +6,98 @@ use std::fmt;
 
 use crate::id::{Sha256, Uuid};
 
-/// The topics of the pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Topic {
+/// Declares the topics: the variant, its name on the wire, and what is special about it. A topic is one line here
+/// and nowhere else.
+macro_rules! topics {
+    ($($(#[doc = $doc:literal])+ $topic:ident = $name:literal $(, $special:ident)?;)+) => {
+        /// The topics of the pipeline.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Topic {
+            $($(#[doc = $doc])+ $topic,)+
+        }
+
+        impl Topic {
+            /// Every topic.
+            pub const ALL: &'static [Topic] = &[$(Topic::$topic),+];
+
+            /// The topic's name on the wire.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Topic::$topic => $name,)+
+                }
+            }
+
+            /// Whether the log keeps only the newest record of a key.
+            pub const fn is_compacted(self) -> bool {
+                match self {
+                    $(Topic::$topic => topics!(@is compacted $($special)?),)+
+                }
+            }
+
+            /// Whether every stage that writes to it has partitions of its own there, a *slot*. Its partitions are
+            /// never chosen by key, so that a slot may be added behind the others while the topic is in use.
+            pub const fn has_slots(self) -> bool {
+                match self {
+                    $(Topic::$topic => topics!(@is slots $($special)?),)+
+                }
+            }
+
+            /// Whether it carries ticks, so that time passes in it while nothing else happens.
+            pub const fn has_ticks(self) -> bool {
+                match self {
+                    $(Topic::$topic => topics!(@is ticks $($special)?),)+
+                }
+            }
+        }
+    };
+    (@is compacted compacted) => { true };
+    (@is slots slots) => { true };
+    (@is ticks ticks) => { true };
+    (@is $what:ident $($other:ident)?) => { false };
+}
+
+topics! {
     /// What agents send; key tenant/session, dense offsets, short retention.
-    Events,
+    Events = "custody.events.v1", ticks;
     /// Events after redaction; partition numbers as in [`Topic::Events`].
-    Clean,
+    Clean = "custody.clean.v1", ticks;
     /// What processors found: `detection.raised`, `data.classified`, control totals.
-    Findings,
+    Findings = "custody.findings.v1", slots;
     /// Per-window measures, key tenant/subject.
-    Signals,
+    Signals = "custody.signals.v1";
     /// Producer sequence numbers, key tenant/producer.
-    Writers,
+    Writers = "custody.writers.v1";
     /// Alerts, key fingerprint.
-    Alerts,
+    Alerts = "custody.alerts.v1", slots;
     /// Dead letters with reason and original bytes.
-    Dlq,
-    /// Compacted state of the `completeness` stage.
-    StateCompleteness,
-    /// Compacted state of the `writers` stage.
-    StateWriters,
-    /// Compacted state of the `features` stage.
-    StateFeatures,
-    /// Compacted state of the `score` stage.
-    StateScore,
-    /// Compacted state of the `pii` stage.
-    StatePii,
+    Dlq = "custody.dlq.v1";
+    /// State of the `completeness` stage.
+    StateCompleteness = "custody.state.completeness.v1", compacted;
+    /// State of the `writers` stage.
+    StateWriters = "custody.state.writers.v1", compacted;
+    /// State of the `features` stage.
+    StateFeatures = "custody.state.features.v1", compacted;
+    /// State of the `score` stage.
+    StateScore = "custody.state.score.v1", compacted;
+    /// State of the `pii` stage.
+    StatePii = "custody.state.pii.v1", compacted;
 }
 
 impl Topic {
-    /// Every topic.
-    pub const ALL: &'static [Topic] = &[
-        Topic::Events,
-        Topic::Clean,
-        Topic::Findings,
-        Topic::Signals,
-        Topic::Writers,
-        Topic::Alerts,
-        Topic::Dlq,
-        Topic::StateCompleteness,
-        Topic::StateWriters,
-        Topic::StateFeatures,
-        Topic::StateScore,
-        Topic::StatePii,
-    ];
-
-    /// The topic's name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Topic::Events => "custody.events.v1",
-            Topic::Clean => "custody.clean.v1",
-            Topic::Findings => "custody.findings.v1",
-            Topic::Signals => "custody.signals.v1",
-            Topic::Writers => "custody.writers.v1",
-            Topic::Alerts => "custody.alerts.v1",
-            Topic::Dlq => "custody.dlq.v1",
-            Topic::StateCompleteness => "custody.state.completeness.v1",
-            Topic::StateWriters => "custody.state.writers.v1",
-            Topic::StateFeatures => "custody.state.features.v1",
-            Topic::StateScore => "custody.state.score.v1",
-            Topic::StatePii => "custody.state.pii.v1",
-        }
-    }
-
     /// The topic's name on the wire in a generation of the topics: its version. What is archived and derived
     /// keeps the name of the first, and tells generations apart by partition numbers.
     pub fn name_of(self, generation: u32) -> String {
         format!("{}{generation}", self.name().trim_end_matches('1'))
     }
 
+    /// What sets its name apart: `findings` of `custody.findings.v1`.
+    pub fn short_name(self) -> &'static str {
+        self.name().trim_start_matches("custody.").trim_end_matches(".v1")
+    }
+
     /// The topic of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|t| t.name() == name)
-    }
-
-    /// Whether the log keeps only the newest record of a key.
-    pub const fn is_compacted(self) -> bool {
-        matches!(
-            self,
-            Topic::StateCompleteness | Topic::StateWriters | Topic::StateFeatures | Topic::StateScore | Topic::StatePii
-        )
     }
 }
 

@@ -26,7 +26,8 @@ use crate::demo::counts::{self, Counts};
 use crate::operate::connect;
 use crate::replay::database::IntoDatabase;
 use crate::replay::plan::{Own, Request, Target, plan};
-use crate::replay::{TABLE_TOPICS, Tally, log, walk};
+use crate::replay::{Tally, log, walk};
+use crate::sink_table::PUBLISHED;
 
 /// Replays and prints the counts.
 ///
@@ -111,7 +112,7 @@ impl Work<'_> {
 
     async fn fill(&self, config: &ClickHouseConfig) -> anyhow::Result<(Tally, Counts)> {
         let mut target = IntoDatabase::create(config).await?;
-        let manifests = read::manifests(&self.store, &TABLE_TOPICS).await?;
+        let manifests = read::manifests(&self.store, &PUBLISHED).await?;
         let bar = self.bar(manifests.len());
         let tally = walk(&self.store, &manifests, &self.range, &mut target, || bar.inc(1)).await?;
         bar.finish_and_clear();

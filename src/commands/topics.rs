@@ -9,13 +9,15 @@ use ingest::log::kafka::KafkaBroker;
 use crate::config::{Config, ConfigArgs};
 use crate::operate::connect::{self, OnLog, on_log};
 use crate::operate::migrate::{Migration, Request};
+use crate::operate::status::reader_roles;
 use crate::operate::topics::{self, Severity};
 use crate::roles;
 
 /// What to do with the topics.
 #[derive(Debug, Subcommand)]
 pub enum TopicsCommand {
-    /// Make every topic that does not exist; an existing one is left as it is.
+    /// Make every topic that does not exist. One that exists is left as it is, but for partitions that stages of this
+    /// version need and the topic does not have yet: they are added, also while it is in use.
     Create {
         /// Where the log is.
         #[command(flatten)]
@@ -57,8 +59,8 @@ pub struct MigrateArgs {
     /// Take the announcement back, as long as the next generation takes no events.
     #[arg(long, conflicts_with = "execute")]
     pub abort: bool,
-    /// A role that this installation does not run and that is not waited for: archive, load, alert, completeness,
-    /// writers, features, score. May be given several times.
+    /// A role that this installation does not run and that is not waited for, by its name in `custody status`. May
+    /// be given several times.
     #[arg(long, value_name = "ROLE")]
     pub without: Vec<String>,
     /// Go on though dead letters are open: they stay in the old topic and cannot be replayed.
@@ -72,7 +74,7 @@ fn migrate(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
     let Some(kafka) = connect::kafka(&config)? else {
         anyhow::bail!("the embedded log keeps its {} partitions: more are for topics on Kafka", config.log.partitions);
     };
-    let roles = ["pii", "completeness", "writers", "features", "score", "archive", "load", "alert"];
+    let roles = reader_roles();
     if let Some(unknown) = args.without.iter().find(|role| !roles.contains(&role.as_str())) {
         anyhow::bail!("--without {unknown}: there is no such role; there are {}", roles.join(", "));
     }
@@ -122,6 +124,7 @@ impl OnLog for Work<'_> {
             let generation = self.config.log.generation;
             anyhow::ensure!(generation == 1, "`custody topics migrate` makes the topics of generation {generation}");
             roles::create_topics(&broker, partitions).await?;
+            roles::start_receivers(&broker, &self.config.alert.groups()).await?;
         }
         let seen = topics::look(&broker).await?;
         for topic in &seen {

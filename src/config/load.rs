@@ -12,7 +12,8 @@ use figment::error::{Actual, Kind};
 use figment::value::{Dict, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::validate::{Role, problems};
+use super::role::Role;
+use super::validate::problems;
 use super::{Config, keys};
 
 /// File that is read if it exists and no other is named.

@@ -8,6 +8,7 @@ mod keys;
 mod load;
 mod passthrough;
 mod print;
+mod role;
 mod schemas;
 mod sections;
 mod validate;
@@ -25,12 +26,12 @@ use sinks::parquet::store::StoreConfig;
 
 pub use self::load::{ConfigArgs, ConfigError, Loaded};
 pub use self::passthrough::{Settings, is_secret};
+pub use self::role::{ROLES, Role, RoleInfo};
 pub use self::schemas::{RegistrySection, SchemasSection};
 pub use self::sections::{
     AnomalySection, ArchiveSection, ClickHouseSection, LifecycleSection, LoadSection, LogFormat, LogSection, LogUrl,
     OtherTenants, PiiSection, TelemetrySection,
 };
-pub use self::validate::Role;
 
 /// Every key with its default and what it means.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");

@@ -7,49 +7,8 @@ use std::net::SocketAddr;
 use sinks::clickhouse::insert::LoadConfig;
 
 use super::Config;
+use super::role::Role;
 use super::sections::LogUrl;
-
-/// What a process is to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Role {
-    /// Everything in one process.
-    Up,
-    /// Intake.
-    Gateway,
-    /// Stage `pii`.
-    Pii,
-    /// Stages `completeness` and `writers`.
-    Completeness,
-    /// Stages `features` and `score`.
-    Anomaly,
-    /// Parquet.
-    Archive,
-    /// ClickHouse.
-    Load,
-    /// Notifications.
-    Alert,
-}
-
-impl Role {
-    /// Name on the command line and in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Role::Up => "up",
-            Role::Gateway => "gateway",
-            Role::Pii => "pii",
-            Role::Completeness => "completeness",
-            Role::Anomaly => "anomaly",
-            Role::Archive => "archive",
-            Role::Load => "load",
-            Role::Alert => "alert",
-        }
-    }
-
-    /// Whether a process of this role runs `other`.
-    pub fn runs(self, other: Role) -> bool {
-        self == Role::Up || self == other
-    }
-}
 
 /// librdkafka settings that carry a guarantee: with another value records would be lost or doubled.
 const KEPT: &[&str] = &[
@@ -113,7 +72,7 @@ fn log(config: &Config, role: Role, found: &mut Vec<String>) {
         Some(LogUrl::Local) if role != Role::Up => found.push(format!(
             "log.url is `local`, the embedded log of one process, which other roles cannot reach: run `custody up`, or \
              set log.url = \"kafka://HOST:PORT\" for `custody {}`",
-            role.name()
+            role.command()
         )),
         Some(_) => {}
     }

@@ -14,6 +14,7 @@ use schemas::topic::Topic;
 use sha2::Digest;
 
 use crate::dlq;
+use crate::sink_table::PUBLISHED;
 
 /// Counts over the topics of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -93,7 +94,7 @@ pub async fn take<B: Broker>(broker: &B) -> anyhow::Result<Census> {
 /// The log cannot be read.
 pub(crate) async fn published<B: Broker>(broker: &B) -> anyhow::Result<BTreeMap<Topic, u64>> {
     let mut counts = BTreeMap::new();
-    for topic in [Topic::Clean, Topic::Findings, Topic::Alerts] {
+    for topic in PUBLISHED {
         let mut rows = 0;
         scan(broker, topic, |r| {
             rows += u64::from(!is_tick(r));

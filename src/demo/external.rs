@@ -19,8 +19,10 @@ use sinks::parquet::store::Store;
 
 use super::{DemoOptions, census, counts, settings};
 use crate::clock;
-use crate::config::Config;
-use crate::operate::status::{READERS, reader_status};
+use crate::config::{Config, Role};
+use crate::operate::status::{pipeline_readers, reader_status};
+use crate::sink_table::SINKS;
+use crate::stage_table::{self, STAGES};
 
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -42,8 +44,11 @@ pub(super) fn write_config(options: &DemoOptions, dir: &Path) -> anyhow::Result<
     let text = toml_of(options, &key)?;
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     println!("wrote {}; start the roles with it:", file.display());
-    for role in ["process pii", "process completeness", "process anomaly", "archive", "load"] {
-        println!("  custody {role} --config {}", file.display());
+    let mut roles: Vec<Role> = STAGES.iter().map(|s| s.role).chain(SINKS.iter().map(|s| s.role)).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    for role in roles {
+        println!("  custody {} --config {}", role.command(), file.display());
     }
     Ok(())
 }
@@ -132,11 +137,12 @@ where
     }
 }
 
-/// Stages with records to read, upstream first: the first that lags hides what comes after it.
+/// Stages with records to read, upstream first: the first wave that lags hides what comes after it.
 async fn stages_left<B: Broker>(broker: &B) -> anyhow::Result<Vec<String>> {
-    for stages in [&["pii"][..], &["completeness", "features"], &["writers", "score"]] {
+    let readers = pipeline_readers();
+    for wave in stage_table::waves() {
         let mut left = Vec::new();
-        for reader in READERS.iter().filter(|r| stages.contains(&r.role)) {
+        for reader in readers.iter().filter(|r| wave.iter().any(|spec| spec.group == r.group)) {
             let lag = reader_status(broker, reader, clock::now()).await?.lag_records;
             if lag > 0 {
                 left.push(format!("{} {lag}", reader.role));

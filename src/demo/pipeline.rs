@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 
 use crate::runner::control::Control;
 
-/// One running role.
+/// One running stage or sink.
 #[derive(Debug)]
-struct Role {
+struct Started {
     name: &'static str,
     control: Control,
     task: JoinHandle<anyhow::Result<()>>,
@@ -19,7 +19,7 @@ struct Role {
 /// Roles that are running, in waves: a wave ends when everything before it has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Pipeline {
-    waves: Vec<Vec<Role>>,
+    waves: Vec<Vec<Started>>,
 }
 
 impl Pipeline {
@@ -36,8 +36,8 @@ impl Pipeline {
         let control = Control::default();
         let task = tokio::spawn(role(control.clone()));
         match self.waves.last_mut() {
-            Some(wave) => wave.push(Role { name, control, task }),
-            None => self.waves.push(vec![Role { name, control, task }]),
+            Some(wave) => wave.push(Started { name, control, task }),
+            None => self.waves.push(vec![Started { name, control, task }]),
         }
     }
 

@@ -6,9 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use ingest::log::Broker;
-use processors::anomaly::{Features, Score};
-use processors::completeness::{Completeness, Writers};
-use processors::pii::{Pii, Policy};
+use processors::pii::Policy;
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use sinks::clickhouse::client::ClickHouse;
@@ -33,6 +31,9 @@ use crate::fleet::stream::Stream;
 use crate::load_role::LoadRole;
 use crate::roles;
 use crate::runner::control::Control;
+use crate::runner::sink::SinkRole;
+use crate::sink_table::{PUBLISHED, Sink};
+use crate::stage_table;
 
 /// Database of the demo.
 const DATABASE: &str = "custody";
@@ -123,25 +124,34 @@ async fn start<B: Broker>(
 ) -> anyhow::Result<Pipeline> {
     let mut pipeline = Pipeline::default();
     let b = || broker.clone();
+    let settings = settings::stages(seed, settings::PARTITIONS);
+    for wave in stage_table::waves() {
+        pipeline.wave();
+        for spec in wave {
+            pipeline.start(spec.name, |c| roles::stage(b(), spec.stage, &settings, None, c));
+        }
+    }
     pipeline.wave();
-    pipeline.start("pii", |c| roles::stage(b(), roles::PII, Pii::new(settings::pii(seed)), c));
-    pipeline.wave();
-    pipeline.start("completeness", |c| {
-        roles::stage(b(), roles::COMPLETENESS, Completeness::new(settings::completeness()), c)
-    });
-    pipeline.start("features", |c| roles::stage(b(), roles::FEATURES, Features::new(settings::features()), c));
-    pipeline.wave();
-    pipeline.start("writers", |c| roles::stage(b(), roles::WRITERS, Writers::new(settings::writers()), c));
-    pipeline.start("score", |c| roles::stage(b(), roles::SCORE, Score::new(settings::score()), c));
-    pipeline.wave();
-    for (topic, archive_group, load_group) in roles::SINK_TOPICS {
+    for topic in PUBLISHED {
         let archive = ArchiveRole::open(store.clone(), settings::archive()).await?;
-        pipeline.start("archive", |c| roles::sink(b(), archive_group, topic, archive, c));
-        let sink = ClickHouseSink::open(clickhouse).await?;
-        let load = LoadRole::new(sink, settings::load(), settings::LOAD_FLUSH_INTERVAL_MS);
-        pipeline.start("load", |c| roles::sink(b(), load_group, topic, load, c));
+        let sink = Sink::Archive;
+        pipeline.start(sink.spec().name, |c| publish(b(), sink, topic, archive, c));
+        let rows = ClickHouseSink::open(clickhouse).await?;
+        let load = LoadRole::new(rows, settings::load(), settings::LOAD_FLUSH_INTERVAL_MS);
+        let sink = Sink::Load;
+        pipeline.start(sink.spec().name, |c| publish(b(), sink, topic, load, c));
     }
     Ok(pipeline)
+}
+
+async fn publish<B: Broker, S: SinkRole>(
+    broker: B,
+    sink: Sink,
+    topic: Topic,
+    role: S,
+    control: Control,
+) -> anyhow::Result<()> {
+    roles::sink(broker, &sink.group(topic), topic, role, control).await
 }
 
 async fn feed<B: Broker>(

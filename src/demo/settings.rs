@@ -13,6 +13,7 @@ use sinks::roll::RollPolicy;
 
 use crate::fleet::faults::LATE_MS;
 use crate::fleet::stream::StreamConfig;
+use crate::stage_table::StageSettings;
 
 /// Partitions of every topic.
 pub(crate) const PARTITIONS: u32 = 4;
@@ -46,18 +47,19 @@ pub(crate) fn stream_of(seed: u64, partitions: u32) -> StreamConfig {
     StreamConfig { partitions, ..stream(seed, 1) }
 }
 
-/// Stage `completeness` over so many partitions.
-pub(crate) fn completeness_of(source_partitions: u32) -> CompletenessConfig {
-    CompletenessConfig { source_partitions, ..completeness() }
-}
-
-/// Stage `features` over so many partitions.
-pub(crate) fn features_of(source_partitions: u32) -> FeaturesConfig {
-    FeaturesConfig { source_partitions, ..features() }
+/// Every stage over so many partitions.
+pub(crate) fn stages(seed: u64, source_partitions: u32) -> StageSettings {
+    StageSettings {
+        pii: Some(pii(seed)),
+        completeness: CompletenessConfig { source_partitions, ..completeness() },
+        features: FeaturesConfig { source_partitions, ..features() },
+        writers: writers(),
+        score: score(),
+    }
 }
 
 /// Stage `pii`: the default policy; keys from the seed, so that two runs give the same tokens.
-pub(crate) fn pii(seed: u64) -> PiiConfig {
+fn pii(seed: u64) -> PiiConfig {
     let master = Sha256::of(format!("custody demo tokens {seed}").as_bytes());
     PiiConfig { keys: TokenKeys::new(master.0), policies: PolicySet::default() }
 }

@@ -21,7 +21,8 @@ use sinks::parquet::store::Store;
 
 use self::archive::ArchiveStatus;
 use crate::dlq::scan;
-use crate::roles::{COMPLETENESS, FEATURES, PII, SCORE, WRITERS};
+use crate::sink_table::{PUBLISHED, SINKS, SinkSpec};
+use crate::stage_table::{STAGES, StageSpec};
 
 /// The state of an installation at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,32 +64,32 @@ pub struct Reader {
     pub topic: Topic,
 }
 
-const fn reader(role: &'static str, group: &'static str, topic: Topic) -> Reader {
-    Reader { role, group: Cow::Borrowed(group), topic }
-}
-
 /// The role of alert receivers.
 const ALERT: &str = "alert";
 
-/// Every group of the pipeline but those of alert receivers, which the configuration names.
-pub const READERS: [Reader; 11] = [
-    reader("pii", PII.group, PII.source),
-    reader("completeness", COMPLETENESS.group, COMPLETENESS.source),
-    reader("writers", WRITERS.group, WRITERS.source),
-    reader("features", FEATURES.group, FEATURES.source),
-    reader("score", SCORE.group, SCORE.source),
-    reader("archive", "custody-archive", Topic::Clean),
-    reader("archive", "custody-archive-findings", Topic::Findings),
-    reader("archive", "custody-archive-alerts", Topic::Alerts),
-    reader("load", "custody-load", Topic::Clean),
-    reader("load", "custody-load-findings", Topic::Findings),
-    reader("load", "custody-load-alerts", Topic::Alerts),
-];
+/// Every group of the pipeline but those of alert receivers, which the configuration names: stages upstream first,
+/// then sinks.
+pub fn pipeline_readers() -> Vec<Reader> {
+    let of_stage = |spec: &StageSpec| Reader { role: spec.name, group: Cow::Borrowed(spec.group), topic: spec.source };
+    let of_sink = |spec: &SinkSpec| {
+        let (role, sink) = (spec.name, spec.sink);
+        PUBLISHED.map(|topic| Reader { role, group: sink.group(topic), topic })
+    };
+    STAGES.iter().map(of_stage).chain(SINKS.iter().flat_map(of_sink)).collect()
+}
 
 /// Every group of an installation with these alert receivers.
 pub fn readers(receivers: &[String]) -> Vec<Reader> {
     let of = |name: &String| Reader { role: ALERT, group: Cow::Owned(group_of(name)), topic: Topic::Alerts };
-    READERS.iter().cloned().chain(receivers.iter().map(of)).collect()
+    pipeline_readers().into_iter().chain(receivers.iter().map(of)).collect()
+}
+
+/// Names of all roles that read a topic, as `custody status` shows them.
+pub fn reader_roles() -> Vec<&'static str> {
+    let mut roles: Vec<&str> = pipeline_readers().iter().map(|reader| reader.role).collect();
+    roles.dedup();
+    roles.push(ALERT);
+    roles
 }
 
 /// How far a group is in a topic.

@@ -8,7 +8,7 @@ use ingest::log::{Broker, LogError};
 use schemas::limits::DERIVED_BYTES_MAX;
 use schemas::topic::Topic;
 
-use crate::roles::partitions_of;
+use crate::stage_table::{Count, count};
 
 /// What is known of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +45,18 @@ pub struct Complaint {
 
 /// What is wrong with how many partitions a topic has, if the events topic is to have `partitions`.
 pub fn miscounted(topic: Topic, found: u32, partitions: u32) -> Option<String> {
-    let wanted = partitions_of(topic, partitions);
-    (found != wanted).then(|| {
-        format!(
+    match count(topic, found, partitions) {
+        Count::Right => None,
+        Count::LacksSlots { wanted } => Some(format!(
+            "topic {topic} has {found} partitions and the stages of this version need {wanted}: `custody topics create` \
+             adds them, also while the topic is in use"
+        )),
+        Count::Wrong { wanted } => Some(format!(
             "topic {topic} has {found} partitions and log.partitions = {partitions} asks for {wanted}: set what the topics \
              were made with; sessions keep their state in their partition, so that more partitions are a new generation \
              of the topics, which `custody topics migrate --partitions {partitions}` makes"
-        )
-    })
+        )),
+    }
 }
 
 /// Asks the log about every topic.
@@ -89,19 +93,23 @@ pub fn judge(seen: &[Seen], partitions: u32) -> Vec<Complaint> {
             Some(same) => same.topics.push(topic.topic),
             None => complaints.push(Complaint { topics: vec![topic.topic], severity, what, remedy }),
         };
-        let wanted = partitions_of(topic.topic, partitions);
-        match topic.partitions {
-            None => {
-                complain(Severity::Failure, "it does not exist".to_owned(), "run custody topics create".to_owned());
-                continue;
-            }
-            Some(held) if held != wanted => complain(
+        let Some(held) = topic.partitions else {
+            complain(Severity::Failure, "it does not exist".to_owned(), "run custody topics create".to_owned());
+            continue;
+        };
+        match count(topic.topic, held, partitions) {
+            Count::Right => {}
+            Count::LacksSlots { wanted } => complain(
+                Severity::Failure,
+                format!("it has {held} partitions, the stages of this version need {wanted}"),
+                "run custody topics create, which adds them also while the topic is in use".to_owned(),
+            ),
+            Count::Wrong { wanted } => complain(
                 Severity::Failure,
                 format!("it has {held} partitions, the configuration asks for {wanted}"),
                 "set log.partitions to what the events topic has; `custody topics migrate` makes more of them"
                     .to_owned(),
             ),
-            Some(_) => {}
         }
         judge_settings(topic, &mut complain);
     }
@@ -182,7 +190,10 @@ mod tests {
         check(&seen(Topic::Events, Some(4), &[]), &[]);
         check(&seen(Topic::Findings, Some(12), &[]), &[]);
         check(&seen(Topic::Events, None, &[]), &[(Failure, "does not exist")]);
-        check(&seen(Topic::Findings, Some(4), &[]), &[(Failure, "asks for 12")]);
+        check(&seen(Topic::Findings, Some(16), &[]), &[]);
+        check(&seen(Topic::Findings, Some(4), &[]), &[(Failure, "of this version need 12")]);
+        check(&seen(Topic::Findings, Some(6), &[]), &[(Failure, "asks for 12")]);
+        check(&seen(Topic::Clean, Some(8), &[]), &[(Failure, "asks for 4")]);
         check(&seen(Topic::Clean, Some(4), &[("cleanup.policy", "compact,delete")]), &[(Failure, "is compacted")]);
         check(&seen(Topic::StatePii, Some(4), &[("cleanup.policy", "delete")]), &[(Failure, "not compacted")]);
         check(&seen(Topic::Clean, Some(4), &[("message.timestamp.type", "LogAppendTime")]), &[(Failure, "replaces")]);

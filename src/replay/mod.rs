@@ -9,7 +9,6 @@ pub mod plan;
 pub(crate) mod ticks;
 
 use schemas::record::Record;
-use schemas::topic::Topic;
 use serde::Serialize;
 use sinks::manifest::Manifest;
 use sinks::parquet::range::{self, TimeRange};
@@ -76,6 +75,3 @@ pub async fn walk<T: Taker>(
     }
     Ok(tally)
 }
-
-/// Topics whose archive fills tables.
-pub const TABLE_TOPICS: [Topic; 3] = [Topic::Clean, Topic::Findings, Topic::Alerts];

@@ -31,6 +31,7 @@ use crate::embedded::{EmbeddedClickHouse, EmbeddedOptions};
 use crate::operate::{self, connect};
 use crate::registry::{RegistryClient, SchemaRegistry};
 use crate::roles;
+use crate::stage_table::Stage;
 
 /// Memory that the embedded engine may take, bytes.
 const ENGINE_BYTES_MAX: u64 = 4 << 30;
@@ -162,6 +163,7 @@ async fn topics<B: Broker>(broker: &B, config: &Config, role: Role) -> anyhow::R
     }
     if role == Role::Up && generation == 1 {
         roles::create_topics(broker, partitions).await?;
+        roles::start_receivers(broker, &config.alert.groups()).await?;
         return Ok(partitions);
     }
     for &topic in topics_of(role) {
@@ -212,7 +214,7 @@ async fn token_keys<B: Broker>(broker: &B, config: &Config, role: Role) -> anyho
     let mut is_first = config.log.generation == 1;
     for partition in broker.numbers(Topic::Events).await? {
         let at = PartitionId { topic: Topic::Events, partition };
-        let committed = persist("the log", async || Ok(broker.committed(roles::PII.group, at).await?)).await?;
+        let committed = persist("the log", async || Ok(broker.committed(Stage::Pii.spec().group, at).await?)).await?;
         is_first &= committed.is_none();
     }
     keys::read_or_make(&path, is_first)

@@ -6,10 +6,6 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 use ingest::gateway::Gateway;
 use ingest::log::Broker;
-use processors::anomaly::{Features, Score};
-use processors::completeness::{Completeness, Writers};
-use processors::pii::{Pii, PiiConfig};
-use processors::stage::Processor;
 use schemas::topic::Topic;
 use sinks::clickhouse::client::ClickHouseConfig;
 use sinks::clickhouse::insert::ClickHouseSink;
@@ -23,38 +19,27 @@ use crate::clock;
 use crate::config::{Config, Role};
 use crate::load_role::LoadRole;
 use crate::registry::SchemaRegistry;
-use crate::roles::{self, StagePlace};
+use crate::roles;
 use crate::runner::control::{Condition, Control};
-use crate::runner::input::StageInput;
+use crate::sink_table::{PUBLISHED, Sink};
+use crate::stage_table::{STAGES, StageSettings, StageSpec};
 
 /// The roles of a process, upstream first.
 pub(super) fn specs<B: Broker>(broker: &B, config: &Config, role: Role, opened: &mut Opened<B>) -> Vec<RoleSpec> {
     let mut specs = Vec::new();
     specs.extend(opened.gateway.take().map(|gateway| intake(gateway, config)));
-    if let Some(keys) = &opened.keys {
-        let pii = PiiConfig { keys: keys.clone(), policies: config.pii.policies() };
-        let registry = opened.registry.clone();
-        specs.push(stage_with(broker, "pii", roles::PII, registry, move || Pii::new(pii.clone())));
+    let settings = StageSettings::of(config, opened.partitions, opened.keys.clone());
+    for spec in STAGES.iter().filter(|spec| role.runs(spec.role)) {
+        // What stages write is of our own schemas: only records of others need a registry.
+        let registry = opened.registry.clone().filter(|_| spec.source == Topic::Events);
+        specs.push(stage(broker, spec, settings.clone(), registry));
     }
-    if role.runs(Role::Completeness) {
-        let mut completeness = config.completeness.clone();
-        completeness.source_partitions = opened.partitions;
-        specs.push(stage(broker, "completeness", roles::COMPLETENESS, move || Completeness::new(completeness.clone())));
-        let writers = config.writers.clone();
-        specs.push(stage(broker, "writers", roles::WRITERS, move || Writers::new(writers.clone())));
-    }
-    if role.runs(Role::Anomaly) {
-        let features = config.anomaly.features(opened.partitions);
-        specs.push(stage(broker, "features", roles::FEATURES, move || Features::new(features.clone())));
-        let score = config.anomaly.score();
-        specs.push(stage(broker, "score", roles::SCORE, move || Score::new(score.clone())));
-    }
-    for (topic, archive_group, load_group) in roles::SINK_TOPICS {
+    for topic in PUBLISHED {
         if let Some(store) = &opened.store {
-            specs.push(archive(broker, config, topic, archive_group, store.clone()));
+            specs.push(archive(broker, config, topic, store.clone()));
         }
         if let Some(clickhouse) = &opened.clickhouse {
-            specs.push(load(broker, config, topic, load_group, clickhouse.clone()));
+            specs.push(load(broker, config, topic, clickhouse.clone()));
         }
     }
     // Whoever runs everything may have nobody to tell; the role on its own was refused without receivers.
@@ -84,69 +69,44 @@ fn intake<B: Broker>(gateway: Gateway<B>, config: &Config) -> RoleSpec {
     RoleSpec { role: "gateway", label: "gateway".to_owned(), ask: Some(Box::new(ask)), start: Box::new(start) }
 }
 
-fn stage<B, P>(
+fn stage<B: Broker>(
     broker: &B,
-    role: &'static str,
-    place: StagePlace,
-    make: impl Fn() -> P + Send + Sync + 'static,
-) -> RoleSpec
-where
-    B: Broker,
-    P: Processor + 'static,
-    P::Input: StageInput,
-{
-    stage_with(broker, role, place, None, make)
-}
-
-fn stage_with<B, P>(
-    broker: &B,
-    role: &'static str,
-    place: StagePlace,
+    spec: &'static StageSpec,
+    settings: StageSettings,
     registry: Option<SchemaRegistry>,
-    make: impl Fn() -> P + Send + Sync + 'static,
-) -> RoleSpec
-where
-    B: Broker,
-    P: Processor + 'static,
-    P::Input: StageInput,
-{
+) -> RoleSpec {
     let broker = broker.clone();
-    let start = move |control| roles::stage_with(broker.clone(), place, make(), registry.clone(), control).boxed();
-    RoleSpec { role, label: role.to_owned(), ask: None, start: Box::new(start) }
+    let start = move |control| roles::stage(broker.clone(), spec.stage, &settings, registry.clone(), control);
+    RoleSpec { role: spec.name, label: spec.name.to_owned(), ask: None, start: Box::new(start) }
 }
 
-fn archive<B: Broker>(broker: &B, config: &Config, topic: Topic, group: &'static str, store: Store) -> RoleSpec {
+fn archive<B: Broker>(broker: &B, config: &Config, topic: Topic, store: Store) -> RoleSpec {
     let (broker, settings, flush_ms) = (broker.clone(), config.archive.sink(), config.archive.flush_interval_ms);
     let start = move |control: Control| {
         let (broker, store, settings) = (broker.clone(), store.clone(), settings.clone());
         async move {
             let role = ArchiveRole::open(store, settings).await?.with_metrics(control.metrics.clone());
-            let role = if topic == Topic::Clean { role } else { role.with_clock_flush(flush_ms) };
-            roles::sink(broker, group, topic, role, control).await
+            // Without ticks, log time stands still while nothing happens, and a file would stay open.
+            let role = if topic.has_ticks() { role } else { role.with_clock_flush(flush_ms) };
+            roles::sink(broker, &Sink::Archive.group(topic), topic, role, control).await
         }
         .boxed()
     };
-    RoleSpec { role: "archive", label: format!("archive {topic}"), ask: None, start: Box::new(start) }
+    RoleSpec { role: Sink::Archive.spec().name, label: format!("archive {topic}"), ask: None, start: Box::new(start) }
 }
 
-fn load<B: Broker>(
-    broker: &B,
-    config: &Config,
-    topic: Topic,
-    group: &'static str,
-    clickhouse: ClickHouseConfig,
-) -> RoleSpec {
+fn load<B: Broker>(broker: &B, config: &Config, topic: Topic, clickhouse: ClickHouseConfig) -> RoleSpec {
     let (broker, settings, flush_ms) = (broker.clone(), config.load.sink(), config.load.flush_interval_ms);
     let start = move |control: Control| {
         let (broker, clickhouse) = (broker.clone(), clickhouse.clone());
         async move {
             let sink = ClickHouseSink::open(&clickhouse).await?;
             let role = LoadRole::new(sink, settings, flush_ms).with_metrics(control.metrics.clone());
-            roles::sink(broker, group, topic, role, control).await
+            roles::sink(broker, &Sink::Load.group(topic), topic, role, control).await
         }
         .boxed()
     };
-    RoleSpec { role: "load", label: format!("load {topic}"), ask: None, start: Box::new(start) }
+    RoleSpec { role: Sink::Load.spec().name, label: format!("load {topic}"), ask: None, start: Box::new(start) }
 }
 
 fn alert<B: Broker>(broker: &B, config: &Config, metrics: AlertMetrics) -> RoleSpec {

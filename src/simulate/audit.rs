@@ -12,11 +12,12 @@ use schemas::record::{PartitionId, Position, Record, SourceRef, header, header_v
 use schemas::text::RawText;
 use schemas::topic::Topic;
 
-use super::lanes::{Lanes, Topics, WRITTEN};
+use super::lanes::{Lanes, Topics};
 use super::workload::Workload;
 use super::world::World;
 use super::{fold, published};
 use crate::demo::census;
+use crate::stage_table::written_topics;
 
 /// A writer and its epoch.
 type Writer = (String, i64);
@@ -30,7 +31,7 @@ pub(super) async fn examine(
 ) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
     let events = world.topics(&[Topic::Events]).await?;
-    let mut topics = world.topics(&WRITTEN).await?;
+    let mut topics = world.topics(&written_topics()).await?;
     intake(&events, workload, acknowledged, &mut wrong);
     let accepted = answers(world, &events, &topics, &mut wrong);
     missing(&accepted, &topics, &mut wrong);

@@ -6,21 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use processors::anomaly::{Features, Score};
-use processors::completeness::{Completeness, Writers};
-use processors::pii::Pii;
 use processors::stage::Processor;
 use schemas::codec::RegistryFacts;
 use schemas::record::{OutRecord, PartitionId, Position, Record};
 use schemas::time::TimestampMicros;
 
 use super::lanes::Topics;
-use super::setup::Setup;
 use super::world::World;
-use crate::demo::settings;
-use crate::roles::{self, StagePlace};
-use crate::runner::core::{Command, RunnerCore, RunnerEvent};
+use crate::roles;
+use crate::runner::core::{Command, OutputPartitions, RunnerCore, RunnerEvent};
 use crate::runner::input::StageInput;
+use crate::stage_table::{STAGES, StageSpec, StageVisitor};
 
 /// What the stages make of `given`. A stage reads what is given of its topic, and where nothing is, what
 /// the stage before it made.
@@ -28,46 +24,52 @@ use crate::runner::input::StageInput;
 /// # Errors
 /// A stage stopped, or a topic does not exist.
 pub(super) async fn chain(world: &World, given: &Topics) -> anyhow::Result<Topics> {
-    let Setup { seed, partitions, .. } = world.setup;
     let mut made = Topics::new();
-    fold(world, given, &mut made, roles::PII, Pii::new(settings::pii(seed))).await?;
-    let completeness = Completeness::new(settings::completeness_of(partitions));
-    fold(world, given, &mut made, roles::COMPLETENESS, completeness).await?;
-    fold(world, given, &mut made, roles::FEATURES, Features::new(settings::features_of(partitions))).await?;
-    fold(world, given, &mut made, roles::WRITERS, Writers::new(settings::writers())).await?;
-    fold(world, given, &mut made, roles::SCORE, Score::new(world.setup.score())).await?;
+    let settings = world.setup.stages();
+    for spec in &STAGES {
+        let is_given = given.keys().any(|id| id.topic == spec.source);
+        let source = if is_given { given } else { &made };
+        let inputs: Inputs =
+            source.iter().filter(|(id, _)| id.topic == spec.source).map(|(id, r)| (*id, r.clone())).collect();
+        let outputs = roles::outputs_of(&world.broker, spec).await?;
+        for output in spec.stage.visit(&settings, Fold { inputs, outputs })?? {
+            append(&mut made, output);
+        }
+    }
     Ok(made)
 }
 
-async fn fold<P>(
-    world: &World,
-    given: &Topics,
-    made: &mut Topics,
-    place: StagePlace,
-    processor: P,
-) -> anyhow::Result<()>
-where
-    P: Processor,
-    P::Input: StageInput,
-{
-    let is_given = given.keys().any(|id| id.topic == place.source);
-    let source = if is_given { given } else { &*made };
-    let inputs: BTreeMap<PartitionId, Vec<Record>> =
-        source.iter().filter(|(id, _)| id.topic == place.source).map(|(id, r)| (*id, r.clone())).collect();
-    let outputs = roles::outputs_of(&world.broker, place).await?;
-    let mut core = RunnerCore::new(processor, place.state, outputs);
-    for (id, records) in inputs {
-        let Some(next) = records.last().map(|r| r.at.offset + 1) else { continue };
-        let mut commands = core.handle(RunnerEvent::Restored(id, Vec::new()));
-        commands.extend(core.handle(RunnerEvent::Fetched(id, records, next, RegistryFacts::new())));
-        for command in commands {
-            match command {
-                Command::Commit(txn) => txn.outputs.into_iter().for_each(|output| append(made, output)),
-                other => anyhow::bail!("{} stopped at {id:?}: {other:?}", place.group),
+type Inputs = BTreeMap<PartitionId, Vec<Record>>;
+
+/// Folds whole partitions at once: what the stage writes.
+struct Fold {
+    inputs: Inputs,
+    outputs: OutputPartitions,
+}
+
+impl StageVisitor for Fold {
+    type Output = anyhow::Result<Vec<OutRecord>>;
+
+    fn visit<P>(self, spec: &'static StageSpec, processor: P) -> Self::Output
+    where
+        P: Processor + 'static,
+        P::Input: StageInput,
+    {
+        let mut core = RunnerCore::new(processor, spec.state, self.outputs);
+        let mut written = Vec::new();
+        for (id, records) in self.inputs {
+            let Some(next) = records.last().map(|r| r.at.offset + 1) else { continue };
+            let mut commands = core.handle(RunnerEvent::Restored(id, Vec::new()));
+            commands.extend(core.handle(RunnerEvent::Fetched(id, records, next, RegistryFacts::new())));
+            for command in commands {
+                match command {
+                    Command::Commit(txn) => written.extend(txn.outputs),
+                    other => anyhow::bail!("{} stopped at {id:?}: {other:?}", spec.group),
+                }
             }
         }
+        Ok(written)
     }
-    Ok(())
 }
 
 /// Appends as the log does: the next offset, times in milliseconds.

@@ -15,9 +15,7 @@ use schemas::record::{Headers, PartitionId, Record};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
-/// Topics that stages write.
-pub(super) const WRITTEN: [Topic; 6] =
-    [Topic::Clean, Topic::Findings, Topic::Signals, Topic::Writers, Topic::Alerts, Topic::Dlq];
+use crate::stage_table::written_topics;
 
 /// Records of topics by partition, in offset order.
 pub(super) type Topics = BTreeMap<PartitionId, Vec<Record>>;
@@ -40,7 +38,8 @@ impl<'a> Lanes<'a> {
     /// clean topic are left out: two runs agree on those offsets only where both are dense.
     pub(super) fn of(topics: &'a Topics, are_ids_masked: bool) -> Self {
         let mut lanes = Self::default();
-        for (partition, records) in topics.iter().filter(|(id, _)| WRITTEN.contains(&id.topic)) {
+        let written = written_topics();
+        for (partition, records) in topics.iter().filter(|(id, _)| written.contains(&id.topic)) {
             for record in records {
                 let Record { timestamp, key, value, headers, .. } = record;
                 let value = match partition.topic {

@@ -50,6 +50,14 @@ impl Broker for SimBroker {
         self.inner.create_topics(topics, partitions).await
     }
 
+    async fn grow_topic(&self, topic: Topic, partitions: u32) -> Result<(), LogError> {
+        self.inner.grow_topic(topic, partitions).await
+    }
+
+    async fn commit_first(&self, group: &str, partition: PartitionId, next: u64) -> Result<(), LogError> {
+        self.inner.commit_first(group, partition, next).await
+    }
+
     async fn partitions(&self, topic: Topic) -> Result<u32, LogError> {
         self.inner.partitions(topic).await
     }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use schemas::record::{PartitionId, Record, SourceRef};
-use schemas::topic::Topic;
 use sinks::clickhouse::insert::{BatchInsert, LoadBatch};
 use sinks::parquet::inspect::Columns;
 use sinks::parquet::read;
@@ -16,9 +15,8 @@ use sinks::publication::RowDigest;
 use super::lanes::Topics;
 use super::world::World;
 use crate::demo::census;
+use crate::sink_table::PUBLISHED;
 
-/// Topics that sinks publish.
-const PUBLISHED: [Topic; 3] = [Topic::Clean, Topic::Findings, Topic::Alerts];
 /// One seed in so many has every archived column recomputed: that is the slowest check, and columns do
 /// not depend on faults.
 const SEEDS_PER_COLUMNS: u64 = 16;

@@ -7,6 +7,7 @@ use sinks::parquet::archive::ArchiveConfig;
 use sinks::roll::RollPolicy;
 
 use crate::demo::settings;
+use crate::stage_table::StageSettings;
 
 /// Longest that rows wait by the clock where it cuts, in simulated time: a few rounds of intake.
 const CLOCK_FLUSH_MS: i64 = 30;
@@ -52,9 +53,11 @@ impl Setup {
         ArchiveConfig { roll, build: "custody/simulation".to_owned(), ..ArchiveConfig::default() }
     }
 
-    /// Sensitive, so that a small fleet too gives alerts.
-    pub(super) fn score(&self) -> ScoreConfig {
-        ScoreConfig { silence_windows_min: 20, failures_min: 2.0, baseline_windows_min: 5, ..settings::score() }
+    /// Every stage: settings as in the demo, but a score that is sensitive, so that a small fleet too gives alerts.
+    pub(super) fn stages(&self) -> StageSettings {
+        let score =
+            ScoreConfig { silence_windows_min: 20, failures_min: 2.0, baseline_windows_min: 5, ..settings::score() };
+        StageSettings { score, ..settings::stages(self.seed, self.partitions) }
     }
 
     /// Small batches.

@@ -2,7 +2,7 @@
 //! their own.
 
 use super::*;
-use crate::simulate::lanes::WRITTEN;
+use crate::stage_table::written_topics;
 
 /// Seeds that found a defect of the product: in 22 and 32, a passing conflict (S3's 409) in the archive's
 /// self-test stopped the archive for good.
@@ -59,7 +59,7 @@ fn a_seed_repeats_itself_byte_for_byte() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(async {
             world.run(workload.records.clone()).await.expect("every role reaches its end");
-            let topics = world.topics(&WRITTEN).await.expect("topics");
+            let topics = world.topics(&written_topics()).await.expect("topics");
             (topics, world.objects().await.expect("objects"), chaos.fired())
         })
     };

@@ -2,18 +2,17 @@
 //!
 //! Single thread, simulated time. The supervisor knows when a life of a role ended and nothing of why.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures::future::try_join_all;
 use ingest::log::memory::MemoryBroker;
 use ingest::log::{Appender as _, Broker as _, ErrorClass, LogError};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use processors::anomaly::{Features, Score};
-use processors::completeness::{Completeness, Writers};
-use processors::pii::Pii;
 use schemas::record::{OutRecord, PartitionId, Position};
 use schemas::topic::Topic;
 use sinks::error::ErrorClass as SinkClass;
@@ -29,11 +28,12 @@ use super::setup::Setup;
 use super::store::SimStore;
 use super::tables::{SimSink, Tables};
 use crate::archive_role::ArchiveRole;
-use crate::demo::settings;
 use crate::load_role::LoadRole;
 use crate::roles;
 use crate::runner::control::{Control, Flag};
 use crate::runner::sink::RoleError;
+use crate::sink_table::{PUBLISHED, Sink};
+use crate::stage_table::{self, StageSettings, StageSpec};
 
 /// Lives of one role after which it counts as never getting anywhere.
 const LIVES_MAX: u32 = 300;
@@ -85,10 +85,9 @@ impl World {
         };
         let done = Flag::default();
         done.raise();
-        let [clean, findings, alerts] = roles::SINK_TOPICS;
-        calm.archive(&done, clean.0, "again-clean").await?;
-        calm.archive(&done, findings.0, "again-findings").await?;
-        calm.archive(&done, alerts.0, "again-alerts").await?;
+        for topic in PUBLISHED {
+            calm.archive(&done, topic, format!("again-{}", topic.short_name()).into()).await?;
+        }
         calm.objects().await
     }
 
@@ -119,43 +118,35 @@ impl World {
     /// A role stopped for good, which no fault of the simulation is a reason for.
     pub(super) async fn run(&self, input: Vec<OutRecord>) -> anyhow::Result<Vec<Position>> {
         roles::create_topics(&self.broker, self.setup.partitions).await?;
-        let stages = [Flag::default(), Flag::default(), Flag::default(), Flag::default()];
-        let [events, clean, keyed, published] = &stages;
-        let intake = self.intake(input, events);
-        let first = async {
-            self.supervise("pii", events, |w, g, c| async move {
-                roles::stage(w.log(&g), roles::PII, Pii::new(settings::pii(w.setup.seed)), c).await
-            })
-            .await?;
-            clean.raise();
-            anyhow::Ok(())
-        };
-        let second = async {
-            let completeness = self.supervise("completeness", clean, |w, g, c| async move {
-                let config = settings::completeness_of(w.setup.partitions);
-                roles::stage(w.log(&g), roles::COMPLETENESS, Completeness::new(config), c).await
-            });
-            let features = self.supervise("features", clean, |w, g, c| async move {
-                let config = settings::features_of(w.setup.partitions);
-                roles::stage(w.log(&g), roles::FEATURES, Features::new(config), c).await
-            });
-            tokio::try_join!(completeness, features)?;
-            keyed.raise();
-            anyhow::Ok(())
-        };
-        let third = async {
-            let writers = self.supervise("writers", keyed, |w, g, c| async move {
-                roles::stage(w.log(&g), roles::WRITERS, Writers::new(settings::writers()), c).await
-            });
-            let score = self.supervise("score", keyed, |w, g, c| async move {
-                roles::stage(w.log(&g), roles::SCORE, Score::new(w.setup.score()), c).await
-            });
-            tokio::try_join!(writers, score)?;
-            published.raise();
-            anyhow::Ok(())
-        };
-        let (acknowledged, ..) = tokio::try_join!(intake, first, second, third, self.sinks(published))?;
+        let waves = stage_table::waves();
+        // The input of each wave, and behind the last what is published: raised once no more of it comes.
+        let complete: Vec<Flag> = (0..=waves.len()).map(|_| Flag::default()).collect();
+        let settings = self.setup.stages();
+        let flags = complete.iter().zip(complete.iter().skip(1));
+        let stages = try_join_all(
+            waves.iter().zip(flags).map(|(wave, (before, after))| self.wave(wave, &settings, before, after)),
+        );
+        let published = &complete[waves.len()];
+        let (acknowledged, ..) = tokio::try_join!(self.intake(input, &complete[0]), stages, self.sinks(published))?;
         Ok(acknowledged)
+    }
+
+    /// Runs stages that do not wait for each other.
+    async fn wave(
+        &self,
+        wave: &[&'static StageSpec],
+        settings: &StageSettings,
+        input: &Flag,
+        output: &Flag,
+    ) -> anyhow::Result<()> {
+        try_join_all(wave.iter().map(|spec| {
+            self.supervise(spec.name, input, |world, gate, control| {
+                roles::stage(world.log(&gate), spec.stage, settings, None, control)
+            })
+        }))
+        .await?;
+        output.raise();
+        Ok(())
     }
 
     async fn intake(&self, input: Vec<OutRecord>, done: &Flag) -> anyhow::Result<Vec<Position>> {
@@ -172,38 +163,33 @@ impl World {
     }
 
     async fn sinks(&self, done: &Flag) -> anyhow::Result<()> {
-        let [clean, findings, alerts] = roles::SINK_TOPICS;
-        tokio::try_join!(
-            self.archive(done, clean.0, clean.1),
-            self.archive(done, findings.0, findings.1),
-            self.archive(done, alerts.0, alerts.1),
-            self.load(done, clean.0, clean.2),
-            self.load(done, findings.0, findings.2),
-            self.load(done, alerts.0, alerts.2),
-        )?;
+        // All archives before all loaders: the order in which they are polled is part of what a seed fixes.
+        let archives = try_join_all(PUBLISHED.map(|topic| self.archive(done, topic, Sink::Archive.group(topic))));
+        let loaders = try_join_all(PUBLISHED.map(|topic| self.load(done, topic, Sink::Load.group(topic))));
+        tokio::try_join!(archives, loaders)?;
         Ok(())
     }
 
-    async fn archive(&self, done: &Flag, topic: Topic, group: &'static str) -> anyhow::Result<()> {
-        self.supervise("archive", done, move |w, g, c| async move {
+    async fn archive(&self, done: &Flag, topic: Topic, group: Cow<'static, str>) -> anyhow::Result<()> {
+        let life = move |w: World, g: Gate, c: Control, group: Cow<'static, str>| async move {
             let role = ArchiveRole::open(w.store(&g), w.setup.archive()).await?;
             let role = match w.setup.clock_flush_ms {
                 // As the services do: the clean topic has ticks.
-                Some(flush_ms) if topic != Topic::Clean => role.with_clock_flush(flush_ms),
+                Some(flush_ms) if !topic.has_ticks() => role.with_clock_flush(flush_ms),
                 _ => role,
             };
-            roles::sink(w.log(&g), group, topic, role, c).await
-        })
-        .await
+            roles::sink(w.log(&g), &group, topic, role, c).await
+        };
+        self.supervise(Sink::Archive.spec().name, done, |w, g, c| life(w, g, c, group.clone())).await
     }
 
-    async fn load(&self, done: &Flag, topic: Topic, group: &'static str) -> anyhow::Result<()> {
-        self.supervise("load", done, move |w, g, c| async move {
+    async fn load(&self, done: &Flag, topic: Topic, group: Cow<'static, str>) -> anyhow::Result<()> {
+        let life = move |w: World, g: Gate, c: Control, group: Cow<'static, str>| async move {
             let sink = SimSink::new(w.tables.clone(), g.clone(), w.broken);
             let role = LoadRole::new(sink, w.setup.load(), w.setup.load_flush_ms);
-            roles::sink(w.log(&g), group, topic, role, c).await
-        })
-        .await
+            roles::sink(w.log(&g), &group, topic, role, c).await
+        };
+        self.supervise(Sink::Load.spec().name, done, |w, g, c| life(w, g, c, group.clone())).await
     }
 
     /// Starts a role again and again until one life reaches the end of its input.

@@ -11,14 +11,16 @@ use ingest::gateway::auth::{Authenticator, Caller, DenialCode, Denied, Identity,
 use ingest::log::local::LocalBroker;
 use ingest::log::memory::MemoryBroker;
 use ingest::log::{Appender, Broker, Log, LogEvent};
-use processors::pii::{Pii, PiiConfig, PolicySet, TokenKeys};
+use processors::pii::TokenKeys;
 use schemas::codec::codec;
 use schemas::event::{CleanEvent, Event, RawEvent};
 use schemas::record::{PartitionId, Record};
 use schemas::text::RawText;
 use schemas::topic::Topic;
 
+use custody::config::Config;
 use custody::runner::control::Control;
+use custody::stage_table::{Stage, StageSettings};
 use custody::{clock, roles};
 
 fn api_keys(dir: &Path, args: &[&str]) -> Command {
@@ -183,8 +185,8 @@ async fn events_about_keys_pass_the_chain_with_their_ids() {
     broker.appender().await.expect("appender").append(records).await.expect("appended");
     let control = Control::default();
     control.upstream_done.raise();
-    let pii = PiiConfig { keys: TokenKeys::new([7; 32]), policies: PolicySet::default() };
-    roles::stage(broker.clone(), roles::PII, Pii::new(pii), control).await.expect("pii");
+    let settings = StageSettings::of(&Config::default(), 1, Some(TokenKeys::new([7; 32])));
+    roles::stage(broker.clone(), Stage::Pii, &settings, None, control).await.expect("pii");
     let of = |topic| broker.records(PartitionId { topic, partition: 0 });
     assert_eq!(of(Topic::Dlq).len(), 0);
     let clean: Vec<CleanEvent> = of(Topic::Clean).iter().map(decoded).collect();

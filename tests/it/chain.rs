@@ -6,16 +6,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use custody::archive_role::ArchiveRole;
+use custody::config::Config;
 use custody::fleet::stream::{Stream, StreamConfig};
 use custody::fleet::{Run, synth};
 use custody::roles;
 use custody::runner::control::Control;
+use custody::sink_table::{PUBLISHED, Sink};
+use custody::stage_table::{self, StageSettings};
+use futures::future::try_join_all;
 use ingest::log::memory::MemoryBroker;
 use ingest::log::{Appender, Broker};
 use object_store::memory::InMemory;
-use processors::anomaly::{Features, FeaturesConfig, Score, ScoreConfig};
-use processors::completeness::{Completeness, CompletenessConfig, Writers, WritersConfig};
-use processors::pii::{Pii, PiiConfig, PolicySet, TokenKeys};
+use processors::pii::TokenKeys;
 use schemas::record::{PartitionId, Record};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
@@ -58,34 +60,25 @@ async fn run_once(runs: &[Run]) -> Outcome {
     broker.appender().await.expect("appender").append(records).await.expect("appended");
 
     let b = || broker.clone();
-    let pii = PiiConfig { keys: TokenKeys::new([7; 32]), policies: PolicySet::default() };
-    roles::stage(b(), roles::PII, Pii::new(pii), done()).await.expect("pii");
-    let completeness = CompletenessConfig { source_partitions: PARTITIONS, ..CompletenessConfig::default() };
-    let features = FeaturesConfig { source_partitions: PARTITIONS, ..FeaturesConfig::default() };
-    // At the same time, as in production: their interleaving must not show.
-    let (first, second) = tokio::join!(
-        roles::stage(b(), roles::COMPLETENESS, Completeness::new(completeness), done()),
-        roles::stage(b(), roles::FEATURES, Features::new(features), done()),
-    );
-    first.and(second).expect("completeness and features");
-    let (first, second) = tokio::join!(
-        roles::stage(b(), roles::WRITERS, Writers::new(WritersConfig::default()), done()),
-        roles::stage(b(), roles::SCORE, Score::new(ScoreConfig::default()), done()),
-    );
-    first.and(second).expect("writers and score");
+    let settings = StageSettings::of(&Config::default(), PARTITIONS, Some(TokenKeys::new([7; 32])));
+    for wave in stage_table::waves() {
+        // At the same time, as in production: their interleaving must not show.
+        let running = wave.iter().map(|spec| roles::stage(b(), spec.stage, &settings, None, done()));
+        try_join_all(running).await.expect("the stages of a wave");
+    }
 
     let store = Store::new(Arc::new(InMemory::new()));
-    for (topic, group) in [(Topic::Clean, "a"), (Topic::Findings, "b"), (Topic::Alerts, "c")] {
+    for topic in PUBLISHED {
         let archive = ArchiveRole::open(store.clone(), ArchiveConfig::default()).await.expect("archive");
-        roles::sink(b(), group, topic, archive, done()).await.expect("archive");
+        roles::sink(b(), &Sink::Archive.group(topic), topic, archive, done()).await.expect("archive");
     }
     outcome(&broker, &store).await
 }
 
 async fn outcome(broker: &MemoryBroker, store: &Store) -> Outcome {
     let mut records = BTreeMap::new();
-    for topic in [Topic::Clean, Topic::Findings, Topic::Alerts, Topic::Dlq] {
-        for partition in 0..roles::partitions_of(topic, PARTITIONS) {
+    for topic in stage_table::written_topics() {
+        for partition in 0..stage_table::partitions_of(topic, PARTITIONS) {
             let id = PartitionId { topic, partition };
             records.insert(id, broker.records(id));
         }

@@ -9,6 +9,7 @@ mod chain;
 mod deploy;
 mod licences;
 mod peers;
+mod pipeline_table;
 mod registry;
 mod replay;
 mod send;

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use custody::cli::{Cli, Command as Parsed};
+use custody::config::Config;
 use custody::roles;
 use custody::runner::control::Control;
 use custody::runner::input::StageInput as _;
+use custody::stage_table::{Stage, StageSettings};
 use ingest::log::Broker as _;
 use ingest::log::local::LocalBroker;
-use processors::anomaly::{Features, FeaturesConfig};
 use schemas::codec::{Derived, RegistryFacts, codec};
 use schemas::event::CleanEvent;
 use schemas::record::{PartitionId, Record};
@@ -91,10 +92,12 @@ async fn a_stage_closes_windows_on_what_was_replayed() {
     let output = replay(dir.path(), &["--into-log", "local:side"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let broker = LocalBroker::open(dir.path().join("side/log"), None).expect("log");
-    let features = FeaturesConfig { source_partitions: 4, window_ms: 10_000, ..FeaturesConfig::default() };
+    let mut config = Config::default();
+    config.anomaly.features.window_ms = 10_000;
+    let settings = StageSettings::of(&config, 4, None);
     let control = Control::default();
     control.upstream_done.raise();
-    roles::stage(broker.clone(), roles::FEATURES, Features::new(features), control).await.expect("the stage ends");
+    roles::stage(broker.clone(), Stage::Features, &settings, None, control).await.expect("the stage ends");
     let end = async |topic| {
         let mut end = 0;
         for partition in 0..broker.partitions(topic).await.expect("partitions") {

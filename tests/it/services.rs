@@ -12,6 +12,7 @@ use custody::operate::status::Status;
 use custody::roles;
 use custody::runner::control::Flag;
 use custody::services;
+use custody::stage_table::partitions_of;
 use ingest::agent::tick::Ticker;
 use ingest::log::local::LocalBroker;
 use ingest::log::{Appender, Broker};
@@ -145,7 +146,7 @@ pub(super) async fn records(broker: &LocalBroker, partition: PartitionId) -> Vec
 
 pub(super) async fn count(broker: &LocalBroker, topic: Topic) -> u64 {
     let mut count = 0;
-    for partition in 0..roles::partitions_of(topic, PARTITIONS) {
+    for partition in 0..partitions_of(topic, PARTITIONS) {
         count += broker.bounds(id(topic, partition)).await.expect("bounds").end;
     }
     count

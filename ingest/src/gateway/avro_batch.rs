@@ -4,15 +4,15 @@
 //! because the client's hash chain covers exactly these bytes. It gives no numbers.
 
 use bytes::Bytes;
-use schemas::codec::{DecodeError, SYSTEM_TYPES, check_header, codec};
-use schemas::event::{EventHeader, EventKind, RawEvent};
+use schemas::codec::{DecodeError, check_header, codec, is_system_type};
+use schemas::event::{EventHeader, EventKind, RawEvent, Scope};
 use schemas::id::Sha256;
 use schemas::reject::RejectReason;
 
 use super::body::{IntakeContext, REQUEST_EVENTS_MAX};
 use super::intake::{Arrived, Problem};
 use super::problem::{Code, Refusal};
-use super::validate::{CLOCK_MARGIN_MS, OWN_PREFIX, OWN_PRODUCERS, SESSION_KINDS, header_problem};
+use super::validate::{CLOCK_MARGIN_MS, OWN_PREFIX, OWN_PRODUCERS, header_problem};
 use crate::agent::avro_body::Records;
 
 /// Key of `ext` with which a writer closes its epoch: the one of Custody's own keys that a client sets.
@@ -72,13 +72,13 @@ fn undecodable(error: DecodeError) -> Problem {
 
 fn check_type(event: &RawEvent) -> Result<(), Problem> {
     let (h, kind) = (event.h(), event.kind());
-    if SYSTEM_TYPES.iter().any(|system| *system == kind || system.event_type() == h.event_type) {
+    if kind.scope() == Scope::System || is_system_type(&h.event_type) {
         return Err(Code::Reserved.problem("Custody alone writes events of this type").at("/h/event_type"));
     }
     if kind != EventKind::Extension && !event.is_known_type() {
         return Err(Code::InvalidValue.problem("event_type is not that of the record").at("/h/event_type"));
     }
-    if h.session_id.is_zero() && SESSION_KINDS.contains(&kind) {
+    if h.session_id.is_zero() && kind.scope() == Scope::Session {
         return Err(Code::MissingField.problem("events of this type belong to a session").at("/h/session_id"));
     }
     let is_own = |key: &String| key.starts_with(OWN_PREFIX) && !(kind == EventKind::Heartbeat && key == CLOSED_EXT);

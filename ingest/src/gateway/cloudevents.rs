@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
-use schemas::event::{Event, EventHeader, EventKind, Extension, RawEvent};
+use schemas::event::{Event, EventHeader, EventKind, Extension, RawEvent, Scope};
 use schemas::id::{Sha256, SpanId, TraceId, Uuid};
 use schemas::text::Content;
 use schemas::time::TimestampMicros;
@@ -22,7 +22,7 @@ use super::body::{IntakeContext, essence};
 use super::event_json::{self, Reader, collect, split_array};
 use super::intake::{Arrived, Problem};
 use super::problem::{Code, Refusal};
-use super::validate::{self, Draft, Numbers, SESSION_KINDS};
+use super::validate::{self, Draft, Numbers};
 
 /// The version that is read here.
 const SPECVERSION: &str = "1.0";
@@ -331,7 +331,7 @@ fn draft(
     let mut session = attributes.take("sessionid");
     let parent_session = attributes.take("parentsessionid");
     match attributes.take("subject") {
-        subject @ Some(_) if session.is_none() && SESSION_KINDS.contains(&kind) => session = subject,
+        subject @ Some(_) if session.is_none() && kind.scope() == Scope::Session => session = subject,
         Some(subject) => kept.push(("cloudevents.subject".to_owned(), subject)),
         None => {}
     }

@@ -4,8 +4,8 @@
 //! checked by the function that the first stage uses, the size is that of the bytes that are written.
 //! It does not know where a field stood in a request.
 
-use schemas::codec::{HeaderFault, HeaderFaultKind, SYSTEM_TYPES, check_header, codec};
-use schemas::event::{EventHeader, EventKind, RawEvent};
+use schemas::codec::{HeaderFault, HeaderFaultKind, check_header, codec};
+use schemas::event::{EventHeader, EventKind, RawEvent, Scope};
 use schemas::id::{Sha256, Uuid};
 use schemas::limits::{EVENT_BYTES_MAX, ID_BYTES_MAX};
 use schemas::time::TimestampMicros;
@@ -29,25 +29,6 @@ pub(super) const OWN_PREFIX: &str = "custody.";
 /// Producer ids of Custody's own writers begin with these: a number claimed for one of them would
 /// make a gap or a fork of it.
 pub(super) const OWN_PRODUCERS: [&str; 2] = ["custody/", "gateway/"];
-
-/// Types that say something about a session and nothing without it.
-pub const SESSION_KINDS: [EventKind; 15] = [
-    EventKind::ApprovalDecided,
-    EventKind::ApprovalRequested,
-    EventKind::ClaimVerified,
-    EventKind::DataAccessed,
-    EventKind::Delegation,
-    EventKind::ModelCall,
-    EventKind::OutputProduced,
-    EventKind::PolicyDecision,
-    EventKind::SessionEnded,
-    EventKind::SessionResumed,
-    EventKind::SessionStarted,
-    EventKind::StepPlanned,
-    EventKind::ToolCallAttempted,
-    EventKind::ToolCallCompleted,
-    EventKind::ValidationResult,
-];
 
 /// Which numbers of its writer an event brought.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -109,7 +90,7 @@ pub fn admit(draft: Draft, context: &IntakeContext<'_>) -> Result<Arrived, Probl
     fill_tenant(h, context)?;
     h.session_id = session_id(h, session, SESSION_NAME, "session_id")?.unwrap_or_default();
     h.parent_session_id = session_id(h, parent_session, PARENT_SESSION_NAME, "parent_session_id")?;
-    if h.session_id.is_zero() && SESSION_KINDS.contains(&kind) {
+    if h.session_id.is_zero() && kind.scope() == Scope::Session {
         return Err(Code::MissingField.problem("events of this type belong to a session").at("session_id"));
     }
     let numbered = numbers.all()?;
@@ -143,7 +124,7 @@ fn check_type(h: &EventHeader, kind: EventKind) -> Result<(), Problem> {
     if h.event_type.is_empty() {
         return Err(Code::MissingField.problem("event_type is empty").at("event_type"));
     }
-    if SYSTEM_TYPES.contains(&kind) {
+    if kind.scope() == Scope::System {
         return Err(Code::Reserved.problem("Custody alone writes events of this type").at("event_type"));
     }
     let derived = [("source", &h.source), ("capture", &h.capture)].into_iter().find(|(_, text)| *text == "derived");

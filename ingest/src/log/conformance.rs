@@ -14,9 +14,11 @@ use schemas::topic::{Topic, partition_of};
 
 use super::{Appender, Broker, Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn};
 
+mod growth;
 mod held;
 mod outside;
 
+pub use growth::{a_first_position_is_where_a_group_begins, a_topic_grows_and_keeps_what_it_holds};
 pub use held::a_held_partition_waits_until_it_is_sought;
 pub use outside::the_log_can_be_read_from_outside;
 
@@ -483,7 +485,8 @@ macro_rules! log_conformance {
             a_rebalance_hands_partitions_over, every_part_of_a_record_survives, bounds_are_first_and_next,
             the_log_can_be_read_from_outside, a_held_partition_waits_until_it_is_sought,
             create_topics_is_idempotent, an_empty_step_is_fine, a_consumer_at_the_end_is_idle,
-            groups_are_independent, fetches_are_bounded);
+            groups_are_independent, fetches_are_bounded,
+            a_topic_grows_and_keeps_what_it_holds, a_first_position_is_where_a_group_begins);
     };
     (@each $fresh:expr, $($check:ident),+) => {
         $(

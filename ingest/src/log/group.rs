@@ -67,6 +67,11 @@ impl Group {
         Self { partitions, members: BTreeMap::new(), owners: BTreeMap::new(), incarnations: 0 }
     }
 
+    /// The topic has more partitions: the members share them too.
+    pub(super) fn grow(&mut self, partitions: u32) {
+        self.partitions = self.partitions.max(partitions);
+    }
+
     /// Adds a member; an older one of the same instance is gone at once.
     pub(super) fn join(&mut self, instance: &str) -> u64 {
         self.incarnations += 1;

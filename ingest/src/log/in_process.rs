@@ -73,6 +73,9 @@ pub trait Store: Send + Sync + 'static {
     /// Creates a topic with so many partitions; the store does not hold it yet.
     fn create(&self, topic: Topic, partitions: u32) -> impl Future<Output = Result<(), LogError>> + Send;
 
+    /// Raises the partitions of a topic that the store holds; never lowers them.
+    fn grow(&self, topic: Topic, partitions: u32) -> impl Future<Output = Result<(), LogError>> + Send;
+
     /// Partitions of a topic, `None` if it does not exist.
     fn partitions(&self, topic: Topic) -> Option<u32>;
 
@@ -215,6 +218,16 @@ impl<S: Store> Broker for InProcessBroker<S> {
         Ok(())
     }
 
+    async fn grow_topic(&self, topic: Topic, partitions: u32) -> Result<(), LogError> {
+        if self.count(topic)? < partitions {
+            self.store.grow(topic, partitions).await?;
+        }
+        // Members learn of it at their next poll, as Kafka's do at their next look at the metadata.
+        self.groups.grow(topic, partitions);
+        self.groups.changed.notify_waiters();
+        Ok(())
+    }
+
     async fn partitions(&self, topic: Topic) -> Result<u32, LogError> {
         self.count(topic)
     }
@@ -261,6 +274,13 @@ impl<S: Store> Broker for InProcessBroker<S> {
     async fn committed(&self, group: &str, partition: PartitionId) -> Result<Option<Committed>, LogError> {
         self.held(partition)?;
         self.store.committed(group, partition).await
+    }
+
+    async fn commit_first(&self, group: &str, partition: PartitionId, next: u64) -> Result<(), LogError> {
+        self.held(partition)?;
+        let committed = Committed { next, metadata: String::new() };
+        let offset = Some((group.to_owned(), partition, committed));
+        self.write(Write { offset, kind: WriteKind::Offset, ..Write::default() }).await.map(drop)
     }
 
     async fn read(&self, partition: PartitionId, offset: u64) -> Result<(Vec<Record>, u64), LogError> {

@@ -284,11 +284,16 @@ impl Inner {
         }
     }
 
-    /// Partitions of a topic; what was known of it stays, since keys were mapped by it.
+    /// Partitions of a topic. What was known of it stays, since keys were mapped by it; in a topic with slots, where
+    /// no key chooses, there may be more of them since.
     fn count_now(&self, topic: Topic) -> Result<Option<u32>, LogError> {
         let count = self.ask_count(&self.topic(topic))?;
         if let Some(count) = count {
-            self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(topic).or_insert(count);
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = counts.entry(topic).or_insert(count);
+            if topic.has_slots() {
+                *known = count.max(*known);
+            }
         }
         Ok(count)
     }
@@ -318,7 +323,13 @@ impl Inner {
 
     /// Refuses a partition that the topic does not have.
     fn held(&self, partition: PartitionId) -> Result<(), LogError> {
-        match self.count_of(partition.topic)? {
+        let mut count = self.count_of(partition.topic)?;
+        if partition.topic.has_slots() && !self.is_held(partition.partition, count) {
+            // A slot may have been added after the topic was first asked about.
+            self.count_now(partition.topic)?;
+            count = self.count_of(partition.topic)?;
+        }
+        match count {
             count if self.is_held(partition.partition, count) => Ok(()),
             count => Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions"))),
         }
@@ -398,6 +409,29 @@ impl Broker for KafkaBroker {
             "creation of topics",
             "the brokers do not show them yet",
         ))
+    }
+
+    async fn grow_topic(&self, topic: Topic, partitions: u32) -> Result<(), LogError> {
+        let held = self.partitions_now(topic).await?;
+        let missing = || LogError::fatal(format!("topic {}", self.inner.topic(topic)), "it does not exist");
+        if held.ok_or_else(missing)? >= partitions {
+            return Ok(());
+        }
+        self.add_partitions(topic, partitions).await?;
+        // Added is not yet known to every broker: wait until a client sees them.
+        for _ in 0..100 {
+            if self.partitions_now(topic).await? >= Some(partitions) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let what = format!("more partitions of topic {}", self.inner.topic(topic));
+        Err(LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what, "the brokers do not show them yet"))
+    }
+
+    async fn commit_first(&self, group: &str, partition: PartitionId, next: u64) -> Result<(), LogError> {
+        let (inner, group) = (Arc::clone(&self.inner), group.to_owned());
+        blocking("commit", move || closing::commit_first(&inner, &group, partition, next)).await
     }
 
     async fn partitions(&self, topic: Topic) -> Result<u32, LogError> {

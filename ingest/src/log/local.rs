@@ -266,7 +266,11 @@ impl Store for LocalStore {
     }
 
     async fn create(&self, topic: Topic, partitions: u32) -> Result<(), LogError> {
-        self.writer.send(Job::Create { topic, partitions }).await.map(drop)
+        self.writer.send(Job::Create { topic, partitions, may_grow: false }).await.map(drop)
+    }
+
+    async fn grow(&self, topic: Topic, partitions: u32) -> Result<(), LogError> {
+        self.writer.send(Job::Create { topic, partitions, may_grow: true }).await.map(drop)
     }
 
     fn partitions(&self, topic: Topic) -> Option<u32> {

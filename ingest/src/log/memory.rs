@@ -205,6 +205,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn grow(&self, topic: Topic, partitions: u32) -> Result<(), LogError> {
+        self.create(topic, partitions).await
+    }
+
     fn partitions(&self, topic: Topic) -> Option<u32> {
         self.lock().topics.get(&topic).copied()
     }

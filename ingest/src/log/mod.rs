@@ -209,6 +209,14 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// Creates topics that do not exist; an existing topic with another partition count is an error.
     fn create_topics(&self, topics: &[Topic], partitions: u32) -> impl Future<Output = Result<(), LogError>> + Send;
 
+    /// Raises the partitions of a topic to `partitions`; one that has as many or more stays as it is. Records,
+    /// positions and the numbers of the partitions before stay what they were. Only for topics whose partitions
+    /// are not chosen by key: other keys would go elsewhere afterwards.
+    ///
+    /// # Errors
+    /// There is no such topic, or the broker refuses.
+    fn grow_topic(&self, topic: Topic, partitions: u32) -> impl Future<Output = Result<(), LogError>> + Send;
+
     /// Partitions of a topic.
     fn partitions(&self, topic: Topic) -> impl Future<Output = Result<u32, LogError>> + Send;
 
@@ -263,6 +271,17 @@ pub trait Broker: Clone + Send + Sync + 'static {
         group: &str,
         partition: PartitionId,
     ) -> impl Future<Output = Result<Option<Committed>, LogError>> + Send;
+
+    /// Commits the first position of a group that has no members at the moment.
+    ///
+    /// # Errors
+    /// The brokers do not answer, or the group has members, whose commits alone count.
+    fn commit_first(
+        &self,
+        group: &str,
+        partition: PartitionId,
+        next: u64,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// Committed records from `offset` on, without joining a group: at most
     /// [`STEP_RECORDS_MAX`](schemas::limits::STEP_RECORDS_MAX) and about

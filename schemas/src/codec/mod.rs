@@ -26,7 +26,7 @@ use crate::text::{CleanText, Text};
 use datum::{Datum, Fault, Input};
 use foreign::Foreign;
 use frame::Frame;
-pub use header::{HeaderFault, HeaderFaultKind, SYSTEM_TYPES, check_header, validate_header};
+pub use header::{HeaderFault, HeaderFaultKind, check_header, is_system_type, validate_header};
 pub use published::{NAMESPACE, PublishedSchema, published_schemas};
 pub use registered::{Registered, RegistryFacts};
 

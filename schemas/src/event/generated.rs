@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::datum::record;
+use crate::event::Scope;
 use crate::id::{Blob, Sha256, SpanId, TraceId, Uuid};
 use crate::table::payload::payload;
 use crate::text::{CleanText, Content, RawText, Text};
@@ -4564,6 +4565,67 @@ impl EventKind {
             EventKind::ValidationResult => "validation.result",
             EventKind::VendorReview => "vendor.review",
             EventKind::VulnFinding => "vuln.finding",
+        }
+    }
+
+    /// What its events belong to.
+    pub const fn scope(self) -> Scope {
+        match self {
+            EventKind::AccessGranted => Scope::Tenant,
+            EventKind::AccessReview => Scope::Tenant,
+            EventKind::AccessRevoked => Scope::Tenant,
+            EventKind::ApprovalDecided => Scope::Session,
+            EventKind::ApprovalRequested => Scope::Session,
+            EventKind::AuditLogAccessed => Scope::Tenant,
+            EventKind::BackupRestoreTest => Scope::Tenant,
+            EventKind::Budget => Scope::Tenant,
+            EventKind::ChangeObserved => Scope::Tenant,
+            EventKind::ChangeRecorded => Scope::Tenant,
+            EventKind::ClaimVerified => Scope::Session,
+            EventKind::ConsentRecorded => Scope::Tenant,
+            EventKind::ContainmentAction => Scope::Tenant,
+            EventKind::ControlAttested => Scope::Tenant,
+            EventKind::CredentialRotated => Scope::Tenant,
+            EventKind::DataAccessed => Scope::Session,
+            EventKind::DataClassified => Scope::Tenant,
+            EventKind::DecisionAppealed => Scope::Tenant,
+            EventKind::Delegation => Scope::Session,
+            EventKind::DetectionRaised => Scope::Tenant,
+            EventKind::EvaluationResult => Scope::Tenant,
+            EventKind::ExportGenerated => Scope::Tenant,
+            EventKind::Extension => Scope::Tenant,
+            EventKind::Failover => Scope::Tenant,
+            EventKind::HealthProbe => Scope::Tenant,
+            EventKind::Heartbeat => Scope::Tenant,
+            EventKind::HumanReview => Scope::Tenant,
+            EventKind::IncidentUpdated => Scope::Tenant,
+            EventKind::InventoryDeclared => Scope::Tenant,
+            EventKind::KeyCreated => Scope::System,
+            EventKind::KeyRevoked => Scope::System,
+            EventKind::KeyRotated => Scope::System,
+            EventKind::LogClosed => Scope::System,
+            EventKind::LogOpened => Scope::System,
+            EventKind::ModelCall => Scope::Session,
+            EventKind::OutputCorrected => Scope::Tenant,
+            EventKind::OutputProduced => Scope::Session,
+            EventKind::PolicyDecision => Scope::Session,
+            EventKind::PrivacyErasure => Scope::Tenant,
+            EventKind::PrivacyRequest => Scope::Tenant,
+            EventKind::RateLimit => Scope::Tenant,
+            EventKind::RetentionApplied => Scope::Tenant,
+            EventKind::SampleDrawn => Scope::Tenant,
+            EventKind::SchemaRegistered => Scope::System,
+            EventKind::SegmentSealed => Scope::System,
+            EventKind::SessionEnded => Scope::Session,
+            EventKind::SessionResumed => Scope::Session,
+            EventKind::SessionStarted => Scope::Session,
+            EventKind::StepPlanned => Scope::Session,
+            EventKind::Tick => Scope::System,
+            EventKind::ToolCallAttempted => Scope::Session,
+            EventKind::ToolCallCompleted => Scope::Session,
+            EventKind::ValidationResult => Scope::Session,
+            EventKind::VendorReview => Scope::Tenant,
+            EventKind::VulnFinding => Scope::Tenant,
         }
     }
 

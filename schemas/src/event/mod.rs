@@ -26,6 +26,18 @@ impl EventHeader {
     }
 }
 
+/// What an event belongs to: the attribute `scope` of its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A session; it says nothing without one.
+    Session,
+    /// A tenant; it may name a session.
+    Tenant,
+    /// The installation: Custody writes it about itself, and it alone may belong to
+    /// [`SYSTEM_TENANT`](crate::limits::SYSTEM_TENANT).
+    System,
+}
+
 /// Types outside the catalogue that the gateway writes: what a key was used for, and what was denied. Both
 /// count requests in `attributes`.
 pub const ACCESS_USED: &str = "access.used";

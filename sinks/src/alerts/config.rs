@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use schemas::secret::Secret;
 use serde::{Deserialize, Serialize};
 
+use super::receiver::group_of;
 use super::route::Severity;
 use crate::error::{ErrorClass, SinkError};
 
@@ -154,6 +155,11 @@ impl Default for ReceiverConfig {
 }
 
 impl AlertConfig {
+    /// The consumer groups of the receivers.
+    pub fn groups(&self) -> Vec<String> {
+        self.receivers.keys().map(|name| group_of(name)).collect()
+    }
+
     /// Whether every receiver can be served as configured; files are not looked at.
     ///
     /// # Errors

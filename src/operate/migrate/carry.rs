@@ -8,23 +8,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ingest::log::kafka::KafkaBroker;
 use ingest::log::{Appender as _, Broker};
-use processors::rekey::{self, Change, Rekey, StateEntry};
+use processors::rekey::{Change, StateEntry};
 use schemas::limits::STEP_BYTES_MAX;
 use schemas::record::{OutRecord, PartitionId};
 use schemas::topic::Topic;
 
 use super::{Migration, say};
 use crate::clock;
-use crate::roles::{COMPLETENESS, FEATURES, PII, SCORE, StagePlace, WRITERS};
-
-/// The stages and how the state of each is re-keyed.
-const STAGES: [(StagePlace, Rekey); 5] = [
-    (PII, rekey::pii),
-    (COMPLETENESS, rekey::completeness),
-    (WRITERS, rekey::writers),
-    (FEATURES, rekey::features),
-    (SCORE, rekey::score),
-];
+use crate::stage_table::STAGES;
 
 type Entries = BTreeMap<(u32, Bytes), Bytes>;
 
@@ -32,19 +23,19 @@ impl Migration<'_> {
     /// Carries everything over.
     pub(super) async fn carry(&self) -> anyhow::Result<()> {
         let change = Change { from: self.from(), to: self.request.partitions, first: self.old.first_partition() };
-        for (place, rekey) in STAGES {
-            let Some(topic) = place.state else { continue };
+        for spec in &STAGES {
+            let Some(topic) = spec.state else { continue };
             self.create(topic).await?;
             let state: Vec<StateEntry> = entries(&self.old, topic)
                 .await?
                 .into_iter()
                 .map(|((partition, key), value)| StateEntry { partition, key, value })
                 .collect();
-            let wanted = rekey(&state, &change)?;
+            let wanted = (spec.rekey)(&state, &change)?;
             self.write(topic, &wanted.entries).await?;
             say(format_args!(
                 "{}: {} state entries became {}, written and read back",
-                place.group,
+                spec.group,
                 state.len(),
                 wanted.entries.len()
             ));

@@ -21,8 +21,8 @@ use super::topics::{self, Severity};
 use crate::clock;
 use crate::config::Config;
 use crate::dlq::scan;
-use crate::roles::partitions_of;
 use crate::services::topology;
+use crate::stage_table::partitions_of;
 
 /// Name of the tool in the ticks that it writes.
 const WRITER_ID: &str = "custody/migrate";
@@ -298,8 +298,7 @@ impl<'a> Migration<'a> {
     /// Receivers that begin at the newest alert must not pass over those that come before they start.
     async fn start_receivers(&self) -> anyhow::Result<()> {
         self.create(Topic::Alerts).await?;
-        for name in self.config.alert.receivers.keys() {
-            let group = sinks::alerts::receiver::group_of(name);
+        for group in self.config.alert.groups() {
             for partition in self.new.numbers(Topic::Alerts).await? {
                 let id = PartitionId { topic: Topic::Alerts, partition };
                 if self.new.committed(&group, id).await?.is_none() {

@@ -17,7 +17,7 @@ use sinks::error::SinkError;
 use sinks::parquet::read::{self, Newest};
 use sinks::parquet::store::Store;
 
-use crate::roles::SINK_TOPICS;
+use crate::sink_table::{PUBLISHED, Sink};
 
 /// Steps of the log that are read for a partition's oldest record that is no tick. A tick every two seconds
 /// fills one in two hours, and the archive passes over ticks by the hour.
@@ -79,8 +79,8 @@ pub(super) async fn gather<B: Broker>(
     now: TimestampMicros,
 ) -> Result<ArchiveStatus, LogError> {
     let mut waiting = Vec::new();
-    for (topic, group, _) in SINK_TOPICS {
-        waiting.push(waiting_of(broker, topic, group, now).await?);
+    for topic in PUBLISHED {
+        waiting.push(waiting_of(broker, topic, &Sink::Archive.group(topic), now).await?);
     }
     let (last, error) = match store {
         Err(why) => (Vec::new(), why.clone()),

@@ -103,7 +103,7 @@ async fn a_store_that_is_away_leaves_the_rest_of_the_answer() {
     assert!(status.archive.error.contains("there is no archive in"), "{}", status.archive.error);
     assert!(!dir.path().join("store").exists(), "asking makes nothing");
     assert_eq!(clean(&status).oldest_unflushed_seconds, Some(2.0));
-    assert_eq!(status.readers.len(), READERS.len());
+    assert_eq!(status.readers.len(), pipeline_readers().len());
 
     let store = Store::local(&dir.path().join("store")).expect("store");
     archive(&broker, &store).await;

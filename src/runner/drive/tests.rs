@@ -11,9 +11,10 @@ use schemas::record::PartitionId;
 use schemas::topic::Topic;
 
 use super::drive;
-use crate::roles::{self, WRITERS};
+use crate::roles;
 use crate::runner::control::{Control, Flag};
 use crate::runner::core::{OutputPartitions, RunnerCore};
+use crate::stage_table::Stage;
 
 /// A log that never tells a state, as while a transaction in it is not decided.
 struct Undecided<L> {
@@ -64,15 +65,19 @@ impl<L: Log> Log for Undecided<L> {
 async fn a_stage_that_waits_for_its_state_ends_when_it_is_told_to() {
     let (broker, control) = (MemoryBroker::new(), Control::default());
     roles::create_topics(&broker, 1).await.expect("topics");
-    let log = broker.consumer(WRITERS.group, WRITERS.source, "0").await.expect("a member");
+    let log = broker.consumer(Stage::Writers.spec().group, Stage::Writers.spec().source, "0").await.expect("a member");
     let mut log = Undecided { log, is_asked: Flag::default() };
-    let mut core = RunnerCore::new(Writers::new(WritersConfig::default()), WRITERS.state, OutputPartitions::default());
+    let mut core = RunnerCore::new(
+        Writers::new(WritersConfig::default()),
+        Stage::Writers.spec().state,
+        OutputPartitions::default(),
+    );
     let is_asked = log.is_asked.clone();
     let told = async {
         is_asked.raised().await;
         control.stop.raise();
     };
-    let driven = drive(&mut core, &mut log, Some(Topic::StateWriters), None, &control, WRITERS.group);
+    let driven = drive(&mut core, &mut log, Some(Topic::StateWriters), None, &control, Stage::Writers.spec().group);
     let both = async { tokio::join!(driven, told) };
     let (ended, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("it ends");
     ended.expect("in order");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use custody::roles::{COMPLETENESS, FEATURES, PII, SCORE, SINK_TOPICS, WRITERS};
+use custody::operate::status::{Reader, pipeline_readers};
 
 use crate::faults::{Outside, Plan, TARGETS};
 use crate::support::group::give_up;
@@ -146,12 +146,11 @@ impl World {
 
     /// Members find out at their next heartbeat, or at another point of a rebalance.
     fn give_members_up(&mut self) {
-        let stages = [PII, COMPLETENESS, FEATURES, WRITERS, SCORE].map(|stage| (stage.source, stage.group));
-        let sinks = SINK_TOPICS.iter().flat_map(|(topic, archive, load)| [(*topic, *archive), (*topic, *load)]);
-        let members: Vec<(String, String)> = stages
+        let members: Vec<(String, String)> = pipeline_readers()
             .into_iter()
-            .chain(sinks)
-            .map(|(topic, group)| (format!("{}{group}", self.installation.namespace), format!("chaos-{topic}")))
+            .map(|Reader { topic, group, .. }| {
+                (format!("{}{group}", self.installation.namespace), format!("chaos-{topic}"))
+            })
             .collect();
         let brokers: Vec<String> = self.installation.kafka.split(',').map(str::to_owned).collect();
         let mut given_up = 0;

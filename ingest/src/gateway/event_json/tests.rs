@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use schemas::codec::{codec, validate_header};
-use schemas::event::{Event, EventHeader, ModelCall, Principal};
+use schemas::event::{Event, EventHeader, EventKind, ModelCall, Principal, Scope};
 use schemas::id::{Sha256, Uuid};
 use schemas::testing::{self, BROKER_TIME};
 use schemas::text::Content;
@@ -11,7 +11,7 @@ use schemas::text::Content;
 use super::notes::REQUEST_ITEMS_MAX;
 use super::*;
 use crate::gateway::body::{MediaType, parse};
-use crate::gateway::validate::{ARRIVED_BYTES_MAX, SESSION_KINDS};
+use crate::gateway::validate::ARRIVED_BYTES_MAX;
 
 const CONTEXT: IntakeContext<'static> = IntakeContext { tenant_id: Some("acme"), arrived_at: BROKER_TIME };
 const ANY_TENANT: IntakeContext<'static> = IntakeContext { tenant_id: None, arrived_at: BROKER_TIME };
@@ -293,7 +293,7 @@ fn what_an_event_must_say_is_asked_for() {
     let of_zeros = format!("{{\"event_type\":\"model.call\",\"agent_id\":\"a\",\"session_id\":\"{zeros}\"}}");
     check_refused(&of_zeros, "missing_field", "/session_id");
     assert!(json("{\"event_type\":\"budget\",\"agent_id\":\"a\",\"session_id\":null}").is_ok());
-    for kind in SESSION_KINDS {
+    for kind in EventKind::ALL.iter().copied().filter(|kind| kind.scope() == Scope::Session) {
         let body = format!("{{\"event_type\":\"{}\",\"agent_id\":\"a\"}}", kind.event_type());
         check_refused(&body, "missing_field", "/session_id");
     }

@@ -27,6 +27,13 @@ impl Groups {
     pub(super) fn with<R>(&self, key: &GroupKey, act: impl FnOnce(&mut Group) -> R) -> Result<R, Gone> {
         self.lock().get_mut(key).map(act).ok_or(Gone)
     }
+
+    /// Tells the groups of a topic that it has more partitions.
+    pub(super) fn grow(&self, topic: Topic, partitions: u32) {
+        for (_, group) in self.lock().iter_mut().filter(|((_, of), _)| *of == topic) {
+            group.grow(partitions);
+        }
+    }
 }
 
 /// A commit under way: while it lives, no successor gets the partition.

@@ -27,6 +27,17 @@ const SIZE: &str = "max.message.bytes";
 /// How long the brokers may take to close a partition once they have said that they will.
 const CLOSE_WAIT: Duration = Duration::from_secs(60);
 
+/// Commits the first position of a group that has no members.
+pub(super) fn commit_first(inner: &Inner, group: &str, partition: PartitionId, next: u64) -> Result<(), LogError> {
+    let consumer = client(inner, group)?;
+    let what = || format!("first position of group {group} in {}", name(partition));
+    let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
+    let (wire, number) = (inner.topic(partition.topic), partition.index() as i32);
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&wire, number, Offset::Offset(next as i64)).map_err(refuse)?;
+    consumer.commit(&list, CommitMode::Sync).map_err(refuse)
+}
+
 impl KafkaBroker {
     /// The same brokers, for another generation of the topics.
     ///
@@ -34,21 +45,6 @@ impl KafkaBroker {
     /// As [`KafkaBroker::new`].
     pub fn of_generation(&self, generation: u32) -> Result<Self, LogError> {
         Self::new(KafkaConfig { generation, ..self.inner.config.clone() })
-    }
-
-    /// Gives a topic more partitions, as an administrator's tools do, and as Custody never does.
-    ///
-    /// # Errors
-    /// The brokers do not answer, or refuse.
-    #[cfg(any(test, feature = "testing"))]
-    pub async fn add_partitions(&self, topic: Topic, count: u32) -> Result<(), LogError> {
-        let wire = self.inner.topic(topic);
-        let admin = self.inner.admin()?;
-        let more = [rdkafka::admin::NewPartitions::new(&wire, count as usize)];
-        let answer = admin.create_partitions(&more, &AdminOptions::new()).await;
-        let answer = answer.map_err(|e| failed("more partitions", &e, admin.inner()))?;
-        let refused = answer.into_iter().find_map(Result::err);
-        refused.map_or(Ok(()), |(_, code)| Err(LogError::new(class_of(code), "more partitions", code.to_string())))
     }
 
     /// Generation of its topics.
@@ -68,24 +64,6 @@ impl KafkaBroker {
     pub async fn state(&self, partition: PartitionId) -> Result<Vec<(Bytes, Bytes)>, LogError> {
         let inner = Arc::clone(&self.inner);
         blocking("restore", move || restore(&inner, partition, &AtomicBool::new(false))).await
-    }
-
-    /// Commits the first position of a group that has no members yet.
-    ///
-    /// # Errors
-    /// The brokers do not answer, or the group has members.
-    pub async fn commit_first(&self, group: &str, partition: PartitionId, next: u64) -> Result<(), LogError> {
-        let (inner, group) = (Arc::clone(&self.inner), group.to_owned());
-        blocking("commit", move || {
-            let consumer = client(&inner, &group)?;
-            let what = || format!("first position of group {group} in {}", name(partition));
-            let refuse = |e: KafkaError| failed(what(), &e, consumer.client());
-            let (wire, number) = (inner.topic(partition.topic), partition.index() as i32);
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(&wire, number, Offset::Offset(next as i64)).map_err(refuse)?;
-            consumer.commit(&list, CommitMode::Sync).map_err(refuse)
-        })
-        .await
     }
 
     /// Deletes a topic with everything in it; one that does not exist is none.

@@ -1,13 +1,13 @@
-//! Making topics that are not there. One that is there is left as it is, with whatever settings it has.
+//! Making topics that are not there, and more partitions of one that is. A topic that is there keeps its settings.
 
 use std::collections::BTreeMap;
 
-use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use schemas::topic::Topic;
 
-use super::{ANSWER_WAIT, Inner, class_of, failed};
-use crate::log::LogError;
+use super::{ANSWER_WAIT, Inner, KafkaBroker, class_of, failed};
+use crate::log::{Broker as _, LogError};
 
 impl Inner {
     fn replicas(&self) -> Result<i32, LogError> {
@@ -40,6 +40,28 @@ impl Inner {
             }
         }
         Ok(())
+    }
+}
+
+impl KafkaBroker {
+    /// Gives a topic more partitions, as an administrator's tools do. For [`Broker::grow_topic`]; of a topic whose
+    /// partitions are chosen by key it would send keys elsewhere.
+    ///
+    /// # Errors
+    /// The brokers do not answer, or refuse (`ALTER` on the topic).
+    pub async fn add_partitions(&self, topic: Topic, count: u32) -> Result<(), LogError> {
+        let wire = self.inner.topic(topic);
+        let what = || format!("more partitions of topic {wire}");
+        let admin = self.inner.admin()?;
+        let more = [NewPartitions::new(&wire, count as usize)];
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WAIT)).request_timeout(Some(ANSWER_WAIT));
+        let answer = admin.create_partitions(&more, &options).await;
+        match answer.map_err(|e| failed(what(), &e, admin.inner()))?.into_iter().find_map(Result::err) {
+            None => Ok(()),
+            // Somebody else, who wants as many, was first.
+            Some((_, Code::InvalidPartitions)) if self.partitions_now(topic).await? >= Some(count) => Ok(()),
+            Some((_, code)) => Err(LogError::new(class_of(code), what(), code.to_string())),
+        }
     }
 }
 

@@ -57,8 +57,17 @@ impl Encoded {
 
 /// Something to write.
 pub(super) enum Job {
-    Create { topic: Topic, partitions: u32 },
-    Write { records: Vec<Encoded>, offset: Option<(String, PartitionId, Committed)>, lease: Option<Lease> },
+    /// Of a topic that is there, `may_grow` raises the count; otherwise another count than its own is refused.
+    Create {
+        topic: Topic,
+        partitions: u32,
+        may_grow: bool,
+    },
+    Write {
+        records: Vec<Encoded>,
+        offset: Option<(String, PartitionId, Committed)>,
+        lease: Option<Lease>,
+    },
 }
 
 impl Job {
@@ -233,18 +242,25 @@ impl Thread {
     /// Adds a job to the batch; an error adds nothing of it.
     fn add(&self, batch: &mut WriteBatch, pending: &mut Pending, job: Job, leases: &mut Vec<Lease>) -> Answer {
         match job {
-            Job::Create { topic, partitions } => {
+            Job::Create { topic, partitions, may_grow } => {
                 let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
-                if let Some(held) = known.topics.get(&topic).or_else(|| pending.topics.get(&topic)) {
-                    let message = format!("it was created with {} partitions meanwhile", held.partitions);
-                    let other = held.partitions != partitions;
-                    return if other {
-                        Err(LogError::fatal(format!("topic {topic}"), message))
-                    } else {
-                        Ok(Vec::new())
-                    };
-                }
-                let id = (known.topics.len() + pending.topics.len()) as u16;
+                // What is pending is newer than what is known: the topic may have grown in this very batch.
+                let held = pending.topics.get(&topic).or_else(|| known.topics.get(&topic));
+                let id = match held {
+                    Some(held) if held.partitions == partitions || may_grow && held.partitions > partitions => {
+                        return Ok(Vec::new());
+                    }
+                    // The id stands in the keys of every record: it is the topic's for good.
+                    Some(held) if may_grow => held.id,
+                    Some(held) => {
+                        let message = format!("it was created with {} partitions meanwhile", held.partitions);
+                        return Err(LogError::fatal(format!("topic {topic}"), message));
+                    }
+                    None => {
+                        let new = pending.topics.keys().filter(|t| !known.topics.contains_key(t)).count();
+                        (known.topics.len() + new) as u16
+                    }
+                };
                 let value = layout::value(&[&id.to_le_bytes(), &partitions.to_le_bytes()]);
                 batch.insert(&self.inner.meta, layout::topic_key(topic.name()), value);
                 pending.topics.insert(topic, TopicHeld { id, partitions });
