@@ -3,6 +3,7 @@
 //! [`memory`](super::memory) and [`local`](super::local) are stores; everything that must be equal
 //! in both is here. It does not speak to other processes.
 
+mod appender;
 mod lease;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 
 use self::lease::{GroupKey, Groups};
 use super::group::{Change, Gone, Group};
-use super::{Appender, Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
+use super::{Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
 /// A record on its way into a store: partition resolved and checked.
 #[derive(Debug)]
@@ -57,6 +58,7 @@ pub enum WriteKind {
     Offset,
 }
 
+pub use self::appender::InProcessAppender;
 pub use self::lease::Lease;
 
 /// Whom a read from outside any group is made for.
@@ -294,24 +296,6 @@ impl<S: Store> Broker for InProcessBroker<S> {
 
     async fn appender(&self) -> Result<Self::Appender, LogError> {
         Ok(InProcessAppender { broker: self.clone() })
-    }
-}
-
-/// An intake producer.
-pub struct InProcessAppender<S> {
-    broker: InProcessBroker<S>,
-}
-
-impl<S> fmt::Debug for InProcessAppender<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InProcessAppender").finish_non_exhaustive()
-    }
-}
-
-impl<S: Store> Appender for InProcessAppender<S> {
-    async fn append(&mut self, records: Vec<OutRecord>) -> Result<Vec<Position>, LogError> {
-        let records: Result<Vec<Placed>, LogError> = records.into_iter().map(|r| self.broker.place(r)).collect();
-        self.broker.write(Write { records: records?, ..Write::default() }).await
     }
 }
 
