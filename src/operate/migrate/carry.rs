@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ingest::log::kafka::KafkaBroker;
 use ingest::log::{Appender as _, Broker};
-use processors::rekey::{self, Change, Rekey, StateEntry};
+use processors::anomaly::{Features, Score};
+use processors::completeness::{Completeness, Writers};
+use processors::pii::Pii;
+use processors::rekey::{Change, StateEntry};
+use processors::stage::{PartitionState, Processor, Rekey};
 use schemas::limits::STEP_BYTES_MAX;
 use schemas::record::{OutRecord, PartitionId};
 use schemas::topic::Topic;
@@ -19,12 +23,16 @@ use crate::roles::{COMPLETENESS, FEATURES, PII, SCORE, StagePlace, WRITERS};
 
 /// The stages and how the state of each is re-keyed.
 const STAGES: [(StagePlace, Rekey); 5] = [
-    (PII, rekey::pii),
-    (COMPLETENESS, rekey::completeness),
-    (WRITERS, rekey::writers),
-    (FEATURES, rekey::features),
-    (SCORE, rekey::score),
+    (PII, rekey_of::<Pii>()),
+    (COMPLETENESS, rekey_of::<Completeness>()),
+    (WRITERS, rekey_of::<Writers>()),
+    (FEATURES, rekey_of::<Features>()),
+    (SCORE, rekey_of::<Score>()),
 ];
+
+const fn rekey_of<P: Processor>() -> Rekey {
+    <P::State as PartitionState>::rekey
+}
 
 type Entries = BTreeMap<(u32, Bytes), Bytes>;
 
