@@ -6,8 +6,7 @@
 use processors::anomaly::{Features, FeaturesConfig, Score, ScoreConfig};
 use processors::completeness::{Completeness, CompletenessConfig, Writers, WritersConfig};
 use processors::pii::{Pii, PiiConfig, TokenKeys};
-use processors::rekey::{self, Rekey};
-use processors::stage::Processor;
+use processors::stage::{PartitionState, Processor, Rekey};
 use schemas::topic::Topic;
 
 use crate::config::{Config, Role};
@@ -68,6 +67,10 @@ pub struct StageSpec {
     pub rekey: Rekey,
 }
 
+const fn rekey_of<P: Processor>() -> Rekey {
+    <P::State as PartitionState>::rekey
+}
+
 /// Every stage, upstream first.
 pub const STAGES: [StageSpec; 5] = [
     StageSpec {
@@ -78,7 +81,7 @@ pub const STAGES: [StageSpec; 5] = [
         source: Topic::Events,
         outputs: &[StageOutput::Own(Topic::Clean), StageOutput::Slot(Topic::Findings, 0)],
         state: Some(Topic::StatePii),
-        rekey: rekey::pii,
+        rekey: rekey_of::<Pii>(),
     },
     StageSpec {
         stage: Stage::Completeness,
@@ -88,7 +91,7 @@ pub const STAGES: [StageSpec; 5] = [
         source: Topic::Clean,
         outputs: &[StageOutput::Own(Topic::Writers), StageOutput::Slot(Topic::Findings, 1)],
         state: Some(Topic::StateCompleteness),
-        rekey: rekey::completeness,
+        rekey: rekey_of::<Completeness>(),
     },
     StageSpec {
         stage: Stage::Features,
@@ -98,7 +101,7 @@ pub const STAGES: [StageSpec; 5] = [
         source: Topic::Clean,
         outputs: &[StageOutput::Own(Topic::Signals), StageOutput::Slot(Topic::Alerts, 1)],
         state: Some(Topic::StateFeatures),
-        rekey: rekey::features,
+        rekey: rekey_of::<Features>(),
     },
     StageSpec {
         stage: Stage::Writers,
@@ -108,7 +111,7 @@ pub const STAGES: [StageSpec; 5] = [
         source: Topic::Writers,
         outputs: &[StageOutput::Slot(Topic::Findings, 2)],
         state: Some(Topic::StateWriters),
-        rekey: rekey::writers,
+        rekey: rekey_of::<Writers>(),
     },
     StageSpec {
         stage: Stage::Score,
@@ -118,7 +121,7 @@ pub const STAGES: [StageSpec; 5] = [
         source: Topic::Signals,
         outputs: &[StageOutput::Slot(Topic::Alerts, 0)],
         state: Some(Topic::StateScore),
-        rekey: rekey::score,
+        rekey: rekey_of::<Score>(),
     },
 ];
 

@@ -1,22 +1,17 @@
-//! State on its way to another number of partitions: every entry goes where its key's records go.
+//! State on its way to another number of partitions: what a stage is given and what it returns.
 //!
+//! How the entries of a stage move is part of its state: [`PartitionState::rekey`](crate::stage::PartitionState::rekey).
 //! Sessions, writers and subjects move with their keys; what belongs to a partition (an open window, writers'
-//! numbers that were not reported yet) stays at its number, which is why there may only be more partitions.
-//! It is pure: the entries of a stage's state topic in, those of the next generation out. What a stage keeps
-//! and how it reads it is beside its state; what of it could not be carried is counted by name.
+//! numbers that were not reported yet) stays at its number, which is why partitions can only be added. This module
+//! knows no stage.
 
-#[cfg(test)]
-pub(crate) mod testing;
-
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use schemas::topic::partition_of;
 
-use crate::stage::StateError;
-
 /// An entry of a stage's state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StateEntry {
     /// Partition, counted from 0 within its generation.
     pub partition: u32,
@@ -33,7 +28,7 @@ pub struct Change {
     pub from: u32,
     /// Partitions after; at least as many.
     pub to: u32,
-    /// Number of the first partition before: control totals name their partition for ever.
+    /// Number of the first partition before: a control total keeps the number of the partition that it counts.
     pub first: u32,
 }
 
@@ -44,40 +39,42 @@ impl Change {
     }
 }
 
-/// The state of a stage after the change.
+/// The state of a stage after the change. Every entry before it moved as it is, was folded or was left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rekeyed {
     /// Entries by partition and key.
     pub entries: BTreeMap<(u32, Bytes), Bytes>,
+    /// Entries of before, by partition and key, whose content is now part of entries that the stage made itself:
+    /// an open hour became a control total.
+    pub folded: BTreeSet<(u32, Bytes)>,
     /// What was left behind: what it is, and how often.
     pub left: BTreeMap<&'static str, u64>,
 }
 
 impl Rekeyed {
-    /// Adds an entry; one that is there already stays, and the second is counted as left behind.
-    pub(crate) fn add(&mut self, entry: StateEntry, what: &'static str) {
-        match self.entries.entry((entry.partition, entry.key)) {
-            std::collections::btree_map::Entry::Vacant(place) => _ = place.insert(entry.value),
-            std::collections::btree_map::Entry::Occupied(_) => *self.left.entry(what).or_default() += 1,
+    /// Moves an entry to `partition`; one that is there already stays, and the second is counted as left behind.
+    pub(crate) fn move_to(&mut self, partition: u32, entry: &StateEntry, what: &'static str) {
+        match self.entries.entry((partition, entry.key.clone())) {
+            std::collections::btree_map::Entry::Vacant(place) => _ = place.insert(entry.value.clone()),
+            std::collections::btree_map::Entry::Occupied(_) => self.leave(what),
         }
     }
-}
 
-/// Re-keys the whole state of one stage.
-pub type Rekey = fn(&[StateEntry], &Change) -> Result<Rekeyed, StateError>;
-
-/// The state of `pii`: its keys are those of records.
-///
-/// # Errors
-/// None; the signature is that of every stage.
-pub fn pii(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
-    let mut rekeyed = Rekeyed::default();
-    for entry in entries {
-        let moved = StateEntry { partition: change.place(&entry.key), ..entry.clone() };
-        rekeyed.add(moved, "values that a session had revealed in a second partition");
+    /// Counts an entry that is left behind.
+    pub(crate) fn leave(&mut self, what: &'static str) {
+        *self.left.entry(what).or_default() += 1;
     }
-    Ok(rekeyed)
+
+    /// Notes an entry whose content the stage carries in entries of its own making.
+    pub(crate) fn fold(&mut self, entry: &StateEntry) {
+        self.folded.insert((entry.partition, entry.key.clone()));
+    }
 }
 
-pub use crate::anomaly::{rekey_features as features, rekey_score as score};
-pub use crate::completeness::{rekey as completeness, rekey_writers as writers};
+/// The entries by partition and key. Where two partitions hold the same key the lower one wins, in whatever order
+/// the entries were read.
+pub(crate) fn by_place(entries: &[StateEntry]) -> Vec<&StateEntry> {
+    let mut sorted: Vec<&StateEntry> = entries.iter().collect();
+    sorted.sort_unstable();
+    sorted
+}

@@ -9,6 +9,8 @@ use schemas::reject::Reject;
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
+use crate::rekey::{Change, Rekeyed, StateEntry};
+
 /// Name and logic version of a stage, e.g. `pii` 1. Part of every derived id: a new version never
 /// collides with an old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +110,17 @@ pub trait PartitionState: Default + Clone + Eq + std::fmt::Debug + Send {
     /// # Errors
     /// The entry cannot be read: the runner stops the partition (never guesses).
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError>;
+
+    /// Carries the entries of all partitions into another number of partitions: every entry goes where the records
+    /// of its key go, or is folded, or is counted as left behind. The order of `entries` does not matter.
+    ///
+    /// # Errors
+    /// An entry cannot be read, or the partitions were not read to their end.
+    fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError>;
 }
+
+/// [`PartitionState::rekey`] of some stage.
+pub type Rekey = fn(&[StateEntry], &Change) -> Result<Rekeyed, StateError>;
 
 /// A state entry that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -132,5 +144,11 @@ impl PartitionState for NoState {
     fn load(&mut self, key: &[u8], _value: &[u8]) -> Result<(), StateError> {
         let key = String::from_utf8_lossy(key).into_owned();
         Err(StateError { key, reason: "this stage keeps no state".to_owned() })
+    }
+
+    fn rekey(entries: &[StateEntry], _change: &Change) -> Result<Rekeyed, StateError> {
+        // Its own `load` refuses whatever there is.
+        entries.iter().try_for_each(|entry| Self.load(&entry.key, &entry.value))?;
+        Ok(Rekeyed::default())
     }
 }

@@ -1,6 +1,7 @@
-//! The five laws that every [`Processor`] obeys, as checks that a stage's own tests instantiate.
+//! The laws that every [`Processor`] obeys, as checks that a stage's own tests instantiate.
 //!
-//! Deterministic, batching does not matter, restart does not matter, total, bounded. A stage brings
+//! Five are about its fold: deterministic, batching does not matter, restart does not matter, total, bounded. One is
+//! about its state: carried into another number of partitions, nothing is lost. A stage brings
 //! its processor and a strategy of event batches to [`five_laws!`](crate::five_laws); the checks
 //! themselves are plain functions that panic with the law's name. Totality needs no check of its
 //! own: `process` cannot return an error, and a panic in any law fails the test. It makes no events.
@@ -14,6 +15,7 @@ use schemas::record::{PartitionId, Position, SourceRef};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
+use crate::rekey::{Change, Rekeyed, StateEntry};
 use crate::stage::{Output, PartitionState, Processor, Sourced};
 
 /// A compacted changelog: what a restarted instance would find.
@@ -149,7 +151,100 @@ pub fn check_bounded<P: Processor>(stage: &P, events: &[Sourced<P::Input>], entr
     }
 }
 
-/// All five laws on one list of events and one set of cuts.
+/// The entries of a state topic whose partitions hold these changelogs.
+fn entries_of<'a>(logs: impl IntoIterator<Item = &'a Changelog>) -> Vec<StateEntry> {
+    let of = |(partition, log): (u32, &'a Changelog)| {
+        log.iter().map(move |(key, value)| StateEntry { partition, key: key.clone(), value: value.clone() })
+    };
+    (0..).zip(logs).flat_map(of).collect()
+}
+
+/// The pending changes of states: the entries of a state topic whose partitions they are.
+pub fn entries<S: PartitionState>(states: &mut [S]) -> Vec<StateEntry> {
+    let mut logs = vec![Changelog::new(); states.len()];
+    states.iter_mut().zip(&mut logs).for_each(|(state, log)| drain_changes(state, log));
+    entries_of(&logs)
+}
+
+/// The states of `count` partitions that load what was carried over.
+///
+/// # Panics
+/// Something was left behind, is of no partition or cannot be read back.
+pub fn carried<S: PartitionState>(rekeyed: &Rekeyed, count: u32) -> Vec<S> {
+    assert_eq!(rekeyed.left, BTreeMap::new(), "law re-keyed: something was left behind");
+    let mut logs = vec![Changelog::new(); count as usize];
+    for ((partition, key), value) in &rekeyed.entries {
+        assert!(*partition < count, "law re-keyed: entry {key:?} is in partition {partition} of {count}");
+        logs[*partition as usize].insert(key.clone(), value.clone());
+    }
+    logs.iter().map(restored).collect()
+}
+
+/// Law *re-keyed*: the state of any number of partitions goes into another number of them whole. Nothing is lost: an
+/// entry is found again as it was, is folded, or is counted as left behind, and from one partition nothing is. The
+/// order of the entries does not matter. As many partitions as before change nothing.
+///
+/// # Panics
+/// The law does not hold.
+pub fn check_rekeyed<P: Processor>(stage: &P, events: &[Sourced<P::Input>], cuts: &[usize]) {
+    let whole = run(stage, events, cuts, false).log;
+    for to in [1, 3] {
+        let grown = rekeyed_in_any_order::<P::State>(&entries_of([&whole]), 1, to);
+        let Ok(grown) = grown else { panic!("law re-keyed: {grown:?}") };
+        carried::<P::State>(&grown, to);
+        if to == 1 {
+            let kept = |(key, value): (&Bytes, &Bytes)| {
+                let place = (0, key.clone());
+                grown.folded.contains(&place) || grown.entries.get(&place) == Some(value)
+            };
+            assert!(whole.iter().all(kept), "law re-keyed: one partition is another after it became one: {grown:?}");
+        }
+        let (places, values): (Vec<_>, Vec<_>) = grown.entries.iter().unzip();
+        let again: Vec<StateEntry> = places
+            .into_iter()
+            .zip(values)
+            .map(|((partition, key), value)| StateEntry {
+                partition: *partition,
+                key: key.clone(),
+                value: value.clone(),
+            })
+            .collect();
+        let again = rekeyed_in_any_order::<P::State>(&again, to, to).map(|again| (again.entries, again.left));
+        assert_eq!(again, Ok((grown.entries, BTreeMap::new())), "law re-keyed: as many partitions change something");
+    }
+    // Two partitions that know the same keys, one of them less of each: producers may partition in their own way.
+    let part = run(stage, &events[..events.len() / 2], &[], false).log;
+    for logs in [[&whole, &part], [&part, &whole]] {
+        // A stage may refuse it: two partitions of a re-keyed topic hear the same watermarks.
+        _ = rekeyed_in_any_order::<P::State>(&entries_of(logs), 2, 3);
+    }
+}
+
+/// What became of the entries, checked: the order in which they are given does not matter, and none is lost.
+fn rekeyed_in_any_order<S: PartitionState>(
+    entries: &[StateEntry],
+    from: u32,
+    to: u32,
+) -> Result<Rekeyed, crate::stage::StateError> {
+    let change = Change { from, to, first: 0 };
+    let rekeyed = S::rekey(entries, &change);
+    let (mut turned, reversed) = (entries.to_vec(), entries.iter().rev().cloned().collect::<Vec<_>>());
+    turned.rotate_left(entries.len() / 2);
+    for other in [entries, &reversed, &turned] {
+        assert_eq!(S::rekey(other, &change), rekeyed, "law re-keyed: the order of the entries matters");
+    }
+    let rekeyed = rekeyed?;
+    let found: std::collections::BTreeSet<_> = rekeyed.entries.iter().map(|((_, key), value)| (key, value)).collect();
+    let lost = entries.iter().filter(|entry| {
+        let folded = rekeyed.folded.contains(&(entry.partition, entry.key.clone()));
+        !folded && !found.contains(&(&entry.key, &entry.value))
+    });
+    let (lost, left) = (lost.count() as u64, rekeyed.left.values().sum::<u64>());
+    assert!(lost <= left, "law re-keyed: {lost} entries are lost and {left} are counted as left behind");
+    Ok(rekeyed)
+}
+
+/// All laws on one list of events and one set of cuts.
 ///
 /// # Panics
 /// A law does not hold; its name is in the message.
@@ -158,6 +253,7 @@ pub fn check_laws<P: Processor>(stage: &P, events: &[Sourced<P::Input>], cuts: &
     check_batching(stage, events, cuts);
     check_restart(stage, events, cuts);
     check_bounded(stage, events, entries_max);
+    check_rekeyed(stage, events, cuts);
 }
 
 fn assert_same<S: PartialEq + std::fmt::Debug>(law: &str, one: &Run<S>, two: &Run<S>) {
@@ -172,7 +268,7 @@ fn assert_same<S: PartialEq + std::fmt::Debug>(law: &str, one: &Run<S>, two: &Ru
     assert!(one.state == two.state, "law {law}: states differ: {:?} and {:?}", one.state, two.state);
 }
 
-/// A property test `$name` that the five laws hold for the processor `$stage` over batches of the
+/// A property test `$name` that the laws hold for the processor `$stage` over batches of the
 /// strategy `$events` (of `Vec<Sourced<Input>>`), cut at random places; `$entries_max` bounds the
 /// state entries. The calling crate needs `proptest`.
 #[macro_export]
@@ -199,11 +295,12 @@ mod tests {
     use schemas::topic::Topic;
 
     use super::*;
+    use crate::rekey::by_place;
     use crate::stage::{ProcessorId, StateChange, StateError};
 
     /// Remembers the numbers it has seen and rejects a number's second appearance. `fault` breaks
     /// one law, so that the checks themselves are tested.
-    struct Distinct {
+    struct Distinct<const CARRIES: u8 = WHOLE> {
         fault: Option<Fault>,
     }
 
@@ -214,13 +311,18 @@ mod tests {
         Floods,
     }
 
+    /// How a state of these numbers is carried over.
+    const WHOLE: u8 = 0;
+    const FORGETS_ONE: u8 = 1;
+    const DEALS_OUT: u8 = 2;
+
     #[derive(Debug, Clone, PartialEq, Eq, Default)]
-    struct Seen {
+    struct Seen<const CARRIES: u8> {
         numbers: BTreeSet<u8>,
         changed: BTreeSet<u8>,
     }
 
-    impl PartitionState for Seen {
+    impl<const CARRIES: u8> PartitionState for Seen<CARRIES> {
         fn take_changes(&mut self) -> Vec<StateChange> {
             let changed = std::mem::take(&mut self.changed);
             changed.into_iter().map(|n| (Bytes::from(vec![n]), Some(Bytes::from_static(b"x")))).collect()
@@ -229,15 +331,25 @@ mod tests {
             self.numbers.insert(key[0]);
             Ok(())
         }
+        fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
+            let mut rekeyed = Rekeyed::default();
+            let first = if CARRIES == FORGETS_ONE { 1 } else { 0 };
+            for (index, entry) in by_place(entries).into_iter().enumerate().skip(first) {
+                let dealt = entries.iter().position(|other| other == entry).unwrap_or(index) as u32 % change.to;
+                let partition = if CARRIES == DEALS_OUT { dealt } else { change.place(&entry.key) };
+                rekeyed.move_to(partition, entry, "numbers that a second partition had too");
+            }
+            Ok(rekeyed)
+        }
     }
 
-    impl Processor for Distinct {
+    impl<const CARRIES: u8> Processor for Distinct<CARRIES> {
         type Input = u8;
-        type State = Seen;
+        type State = Seen<CARRIES>;
         fn id(&self) -> ProcessorId {
             ProcessorId { name: "distinct", version: 1 }
         }
-        fn process(&self, state: &mut Seen, batch: &[Sourced<u8>]) -> Output {
+        fn process(&self, state: &mut Seen<CARRIES>, batch: &[Sourced<u8>]) -> Output {
             let mut output = Output::default();
             for record in batch {
                 let new = state.numbers.insert(record.value);
@@ -264,11 +376,11 @@ mod tests {
             .prop_map(|values| sourced(Topic::Events, TimestampMicros(0), 1, values))
     }
 
-    five_laws!(a_lawful_stage_passes, Distinct { fault: None }, numbers(), 8);
+    five_laws!(a_lawful_stage_passes, Distinct::<WHOLE> { fault: None }, numbers(), 8);
 
     fn faulty(fault: Fault, entries_max: usize) {
         let events = sourced(Topic::Events, TimestampMicros(0), 1, [1, 2, 1, 3]);
-        check_laws(&Distinct { fault: Some(fault) }, &events, &[2], entries_max);
+        check_laws(&Distinct::<WHOLE> { fault: Some(fault) }, &events, &[2], entries_max);
     }
 
     #[test]
@@ -287,5 +399,19 @@ mod tests {
     #[should_panic(expected = "law bounded")]
     fn a_stage_that_floods_is_caught() {
         faulty(Fault::Floods, 8);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 entries are lost and 0 are counted")]
+    fn a_stage_that_loses_an_entry_on_the_way_is_caught() {
+        let events = sourced(Topic::Events, TimestampMicros(0), 1, [1, 2, 3]);
+        check_rekeyed(&Distinct::<FORGETS_ONE> { fault: None }, &events, &[]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the order of the entries matters")]
+    fn a_stage_that_deals_entries_out_as_they_come_is_caught() {
+        let events = sourced(Topic::Events, TimestampMicros(0), 1, [1, 2, 3]);
+        check_rekeyed(&Distinct::<DEALS_OUT> { fault: None }, &events, &[]);
     }
 }

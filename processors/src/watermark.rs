@@ -14,7 +14,7 @@ use bytes::Bytes;
 use schemas::event::Watermark;
 use schemas::time::TimestampMicros;
 
-use crate::rekey::{Change, StateEntry};
+use crate::rekey::{Change, Rekeyed, StateEntry};
 use crate::stage::{StateChange, StateError};
 
 /// First byte of every state key of a barrier; a stage's own keys start with another one.
@@ -222,7 +222,8 @@ impl<T: Contribution> Barrier<T> {
         }
     }
 
-    /// The entries of a barrier after a change of partitions; `place` gives the partition of a contribution.
+    /// Carries the entries of a barrier over; `place` gives the key of a contribution's record, `what` names one that
+    /// is left behind.
     ///
     /// Every partition of a re-keyed topic has heard the same watermarks once it is read to its end, so that
     /// new ones begin with those of the others. Source partitions that are added report before anything is
@@ -234,20 +235,21 @@ impl<T: Contribution> Barrier<T> {
         entries: &[&StateEntry],
         change: &Change,
         place: impl Fn(&T) -> Vec<u8>,
-    ) -> Result<Vec<StateEntry>, StateError> {
+        what: &'static str,
+        to: &mut Rekeyed,
+    ) -> Result<(), StateError> {
         let mut told: Vec<BTreeMap<&Bytes, &Bytes>> = vec![BTreeMap::new(); change.from as usize];
-        let mut moved = Vec::new();
         for entry in entries {
             let error = |reason: &str| StateError { key: schemas::id::hex(&entry.key), reason: reason.to_owned() };
             match Entry::from_key(&entry.key).ok_or_else(|| error("not an entry of a watermark barrier"))? {
-                Entry::Partitions => {}
+                Entry::Partitions => to.fold(entry),
                 Entry::Mark(_) | Entry::Pending(_) => {
                     let of = told.get_mut(entry.partition as usize).ok_or_else(|| error("of no partition"))?;
                     of.insert(&entry.key, &entry.value);
                 }
                 Entry::Held(_) => {
                     let value = T::decode(&entry.value).ok_or_else(|| error("not a contribution"))?;
-                    moved.push(StateEntry { partition: change.place(&place(&value)), ..(*entry).clone() });
+                    to.move_to(change.place(&place(&value)), entry, what);
                 }
             }
         }
@@ -259,15 +261,11 @@ impl<T: Contribution> Barrier<T> {
         let is_used = !told.first().is_none_or(BTreeMap::is_empty);
         for partition in (0..change.to).filter(|_| is_used) {
             let value = Bytes::copy_from_slice(&change.to.to_be_bytes());
-            moved.push(StateEntry { partition, key: Entry::Partitions.key(), value });
+            to.entries.insert((partition, Entry::Partitions.key()), value);
             let copies = told[0].iter();
-            moved.extend(copies.map(|(key, value)| StateEntry {
-                partition,
-                key: Bytes::clone(key),
-                value: Bytes::clone(value),
-            }));
+            to.entries.extend(copies.map(|(key, value)| ((partition, Bytes::clone(key)), Bytes::clone(value))));
         }
-        Ok(moved)
+        Ok(())
     }
 
     /// Loads one entry; see [`crate::stage::PartitionState::load`].

@@ -13,13 +13,11 @@
 
 mod alert;
 pub mod features;
-mod rekey;
 pub mod score;
 pub mod stats;
 mod wire;
 
 pub use features::{Features, FeaturesConfig};
-pub use rekey::{rekey_features, rekey_score};
 pub use score::{Score, ScoreConfig};
 
 #[cfg(test)]

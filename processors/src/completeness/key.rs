@@ -1,11 +1,17 @@
 //! State keys: a kind byte and parts that sort as they should; and their reader.
 //!
-//! It knows no entry's meaning.
+//! It knows no entry's meaning, only the kinds that the stage `completeness` keeps beside its totals.
 
 use bytes::Bytes;
 use schemas::id::Uuid;
 
 use crate::stage::StateError;
+
+/// Kinds of entries.
+pub(super) const NOW: u8 = b'3';
+pub(super) const NOTE: u8 = b'4';
+pub(super) const PRODUCER: u8 = b'5';
+pub(super) const SESSION: u8 = b'6';
 
 /// Builds a key.
 #[derive(Debug, Clone)]

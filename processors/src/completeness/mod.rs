@@ -48,7 +48,6 @@ use self::session::{Taken, clock_finding, clock_problem, repeat_finding};
 use crate::stage::{Outgoing, Output, Processor, ProcessorId, Route, Sourced};
 
 pub use producers::CLOSED_EXT;
-pub use rekey::{rekey, rekey_writers};
 pub use state::CompletenessState;
 pub use writers::{Writers, WritersConfig, WritersState};
 

@@ -1,4 +1,4 @@
-//! The state of `completeness` and `writers` in another number of partitions.
+//! The state of `completeness` in another number of partitions.
 //!
 //! A session's ledger goes with the session, whole: a gap that is open stays open for as long as it would have,
 //! and one that was reported is not reported again. Open hours belong to the old partition and become control
@@ -9,16 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::event::ControlTotal;
 use schemas::id::Uuid;
 use schemas::time::TimestampMicros;
-use schemas::topic::{joined_key, partition_of, session_key};
+use schemas::topic::{partition_of, session_key};
 
-use super::key::{self, Key, Parts};
+use super::key::{self, Key, NOTE, NOW, PRODUCER, Parts, SESSION};
 use super::producers;
-use super::state::{NOTE, NOW, PRODUCER, SESSION};
 use super::totals::{self, Totals};
-use super::writers::{EPOCH, Report};
-use crate::rekey::{Change, Rekeyed, StateEntry};
+use crate::rekey::{Change, Rekeyed, StateEntry, by_place};
 use crate::stage::StateError;
-use crate::watermark::Barrier;
 
 const SECOND_LEDGER: &str = "ledgers of a session that a second partition had too";
 const SECOND_REPEATS: &str =
@@ -28,12 +25,13 @@ const SECOND_REPEATS: &str =
 ///
 /// # Errors
 /// An entry cannot be read.
-pub fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
+pub(super) fn completeness(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
     let mut rekeyed = Rekeyed::default();
     let mut now = TimestampMicros(i64::MIN);
     let mut hours: BTreeMap<u32, Totals> = BTreeMap::new();
-    let owners = owners(entries, change)?;
-    for entry in entries {
+    let entries = by_place(entries);
+    let owners = owners(&entries, change)?;
+    for entry in &entries {
         let error = |reason: String| key::unreadable(&entry.key, reason);
         let malformed = || error("malformed key".to_owned());
         let (&kind, rest) = entry.key.split_first().ok_or_else(malformed)?;
@@ -42,21 +40,25 @@ pub fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateEr
             totals::SUMS | totals::HOUR | totals::WRITER | totals::INHERITED => {
                 let of = hours.entry(entry.partition).or_default();
                 of.load(kind, parts, &entry.value).map_err(error)?;
+                rekeyed.fold(entry);
             }
-            NOW => now = now.max(key::from_json(&entry.value).map_err(error)?),
+            NOW => {
+                now = now.max(key::from_json(&entry.value).map_err(error)?);
+                rekeyed.fold(entry);
+            }
             NOTE | SESSION => {
                 let session = parts.text().zip(parts.id()).ok_or_else(malformed)?;
                 let partition = change.place(&session_key(&session.0, session.1));
                 match owners.get(&session) {
-                    Some(owner) if *owner != entry.partition => *rekeyed.left.entry(SECOND_LEDGER).or_default() += 1,
-                    _ => rekeyed.add(StateEntry { partition, ..entry.clone() }, SECOND_LEDGER),
+                    Some(owner) if *owner != entry.partition => rekeyed.leave(SECOND_LEDGER),
+                    _ => rekeyed.move_to(partition, entry, SECOND_LEDGER),
                 }
             }
             PRODUCER => producer(entry, change, parts, &mut rekeyed).map_err(error)?,
             _ => return Err(error("unknown kind of entry".to_owned())),
         }
     }
-    repeats(entries, change, &mut rekeyed)?;
+    repeats(&entries, change, &mut rekeyed)?;
     for (partition, mut totals) in hours {
         inherit(totals.close(TimestampMicros(i64::MAX), change.first + partition), partition, &mut rekeyed);
     }
@@ -69,7 +71,7 @@ pub fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateEr
 
 /// The partition whose ledger of a session counts: that of its key; else, where a producer partitions in its own
 /// way, the first that has one.
-fn owners(entries: &[StateEntry], change: &Change) -> Result<BTreeMap<(String, Uuid), u32>, StateError> {
+fn owners(entries: &[&StateEntry], change: &Change) -> Result<BTreeMap<(String, Uuid), u32>, StateError> {
     let mut holders: BTreeMap<(String, Uuid), BTreeSet<u32>> = BTreeMap::new();
     for entry in entries.iter().filter(|e| matches!(e.key.first(), Some(&NOTE | &SESSION))) {
         let mut parts = Parts(&entry.key[1..]);
@@ -93,15 +95,15 @@ fn producer(entry: &StateEntry, change: &Change, mut parts: Parts<'_>, to: &mut 
         producers::PAGE => {
             // Events outside of sessions are records of the session of zeros.
             let partition = change.place(&session_key(&tenant, Uuid::ZERO));
-            to.add(StateEntry { partition, ..entry.clone() }, SECOND_REPEATS);
+            to.move_to(partition, entry, SECOND_REPEATS);
         }
-        _ => to.add(entry.clone(), SECOND_REPEATS),
+        _ => to.move_to(entry.partition, entry, SECOND_REPEATS),
     }
     Ok(())
 }
 
 /// A writer whose repeats moved to a partition that does not know it is made known there.
-fn repeats(entries: &[StateEntry], change: &Change, to: &mut Rekeyed) -> Result<(), StateError> {
+fn repeats(entries: &[&StateEntry], change: &Change, to: &mut Rekeyed) -> Result<(), StateError> {
     let values: BTreeMap<_, _> = entries.iter().map(|e| ((e.partition, &e.key), &e.value)).collect();
     for entry in entries.iter().filter(|e| e.key.first() == Some(&PRODUCER)) {
         let malformed = || key::unreadable(&entry.key, "malformed key");
@@ -125,25 +127,4 @@ fn inherit(open: Vec<ControlTotal>, partition: u32, to: &mut Rekeyed) {
         ((partition, key), value)
     });
     to.entries.extend(entries);
-}
-
-/// Re-keys the state of the stage `writers`.
-///
-/// # Errors
-/// An entry cannot be read, or the writers topic was not read to its end.
-pub fn rekey_writers(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
-    let mut rekeyed = Rekeyed::default();
-    let (barrier, own): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| Barrier::<Report>::owns(&entry.key));
-    let place = |report: &Report| joined_key(&report.0.tenant_id, &report.0.producer_id);
-    let held = Barrier::<Report>::rekey(&barrier, change, place)?;
-    held.into_iter().for_each(|entry| rekeyed.add(entry, "reports that a second partition held too"));
-    for entry in own {
-        let malformed = || key::unreadable(&entry.key, "malformed key");
-        let rest = entry.key.strip_prefix(&[EPOCH]).ok_or_else(malformed)?;
-        let mut parts = Parts(rest);
-        let (tenant, producer) = parts.text().zip(parts.text()).ok_or_else(malformed)?;
-        let partition = change.place(&joined_key(&tenant, &producer));
-        rekeyed.add(StateEntry { partition, ..entry.clone() }, "epochs of a writer that a second partition had too");
-    }
-    Ok(rekeyed)
 }

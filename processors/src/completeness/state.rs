@@ -10,17 +10,14 @@ use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{Finding, Subject, label};
-use super::key::{self, Key, Parts};
+use super::key::{self, Key, NOTE, NOW, PRODUCER, Parts, SESSION};
 use super::producers::Producer;
+use super::rekey;
 use super::session::Session;
 use super::spans::{self, Range};
 use super::totals::{self, Totals};
+use crate::rekey::{Change, Rekeyed, StateEntry};
 use crate::stage::{PartitionState, StateChange, StateError};
-
-pub(super) const NOW: u8 = b'3';
-pub(super) const NOTE: u8 = b'4';
-pub(super) const PRODUCER: u8 = b'5';
-pub(super) const SESSION: u8 = b'6';
 
 /// Most ranges of filled numbers that a note lists; the count is exact in any case.
 const FILLED_MAX: usize = 64;
@@ -355,5 +352,9 @@ impl PartitionState for CompletenessState {
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
         self.load_entry(key, value).map_err(|reason| key::unreadable(key, reason))
+    }
+
+    fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
+        rekey::completeness(entries, change)
     }
 }

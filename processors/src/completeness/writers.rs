@@ -17,11 +17,13 @@ use schemas::id::Uuid;
 use schemas::limits::EVENT_TIME_MS_MIN;
 use schemas::reject::{Reject, RejectReason};
 use schemas::time::TimestampMicros;
+use schemas::topic::joined_key;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{Cause, Finding, Subject, label};
 use super::key::{self, Key, Parts};
 use super::spans::{self, Range};
+use crate::rekey::{Change, Rekeyed, StateEntry, by_place};
 use crate::stage::{Outgoing, Output, PartitionState, Processor, ProcessorId, Sourced, StateChange, StateError};
 use crate::watermark::{Barrier, Contribution, Release, Slot};
 
@@ -30,7 +32,7 @@ const HOLES_MAX: usize = 1_024;
 /// Most epochs of one writer; beyond it the oldest is reported at once and forgotten.
 const EPOCHS_MAX: usize = 4;
 
-pub(super) const EPOCH: u8 = b'e';
+const EPOCH: u8 = b'e';
 
 /// Thresholds, in milliseconds of log time unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +68,7 @@ pub struct Writers {
 
 /// A report of one partition, as it waits in the barrier.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Report(pub(super) WriterSpan);
+struct Report(WriterSpan);
 
 // Holds integers and strings only, so equality is total.
 impl Eq for Report {}
@@ -407,5 +409,23 @@ impl PartitionState for WritersState {
         let epoch = key::from_json(value).map_err(|reason| key::unreadable(key, reason))?;
         self.writers.entry(name).or_default().insert(number, epoch);
         Ok(())
+    }
+
+    /// Reports and epochs go with their writer.
+    fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
+        let mut rekeyed = Rekeyed::default();
+        let (barrier, own): (Vec<_>, Vec<_>) =
+            by_place(entries).into_iter().partition(|entry| Barrier::<Report>::owns(&entry.key));
+        let place = |report: &Report| joined_key(&report.0.tenant_id, &report.0.producer_id);
+        Barrier::rekey(&barrier, change, place, "reports that a second partition held too", &mut rekeyed)?;
+        for entry in own {
+            let malformed = || key::unreadable(&entry.key, "malformed key");
+            let rest = entry.key.strip_prefix(&[EPOCH]).ok_or_else(malformed)?;
+            let mut parts = Parts(rest);
+            let (tenant, producer) = parts.text().zip(parts.text()).ok_or_else(malformed)?;
+            let partition = change.place(&joined_key(&tenant, &producer));
+            rekeyed.move_to(partition, entry, "epochs of a writer that a second partition had too");
+        }
+        Ok(rekeyed)
     }
 }

@@ -11,6 +11,7 @@ use schemas::time::TimestampMicros;
 use super::kind::Kind;
 use super::token::{TenantKeys, canonical, normalised};
 use super::verify::name;
+use crate::rekey::{Change, Rekeyed, StateEntry, by_place};
 use crate::stage::{PartitionState, StateChange, StateError};
 
 /// Most values of one session; further ones are not remembered.
@@ -207,6 +208,16 @@ impl PartitionState for PiiState {
         self.by_seen.insert((session.seen, key.clone()));
         self.sessions.insert(key, session);
         Ok(())
+    }
+
+    /// Keys of entries are keys of records.
+    fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
+        let mut rekeyed = Rekeyed::default();
+        for entry in by_place(entries) {
+            let what = "values that a session had revealed in a second partition";
+            rekeyed.move_to(change.place(&entry.key), entry, what);
+        }
+        Ok(rekeyed)
     }
 }
 

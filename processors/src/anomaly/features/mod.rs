@@ -8,7 +8,7 @@
 //! nothing is lost. A repeated event is counted again: de-duplication belongs to `completeness`.
 
 mod measure;
-pub(super) mod state;
+mod state;
 mod urgent;
 
 use schemas::codec::Derived;

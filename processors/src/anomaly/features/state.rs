@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use schemas::id::Uuid;
 use schemas::time::TimestampMicros;
+use schemas::topic::session_key;
 
 use super::FeaturesConfig;
 use super::measure::Contribution;
 use crate::anomaly::alert::{SAMPLES_MAX, SubjectKey};
 use crate::anomaly::wire::{Wire, decode, encode, wire_fields};
+use crate::rekey::{Change, Rekeyed, StateEntry, by_place};
 use crate::stage::{PartitionState, StateChange, StateError};
 
 /// Most categories that a window of a subject tells apart; further ones count as `<prefix>/other`.
@@ -31,9 +33,9 @@ wire_fields!(Measures { values, counts, event_ids });
 
 /// Progress of time in the partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::anomaly) struct Clock {
+struct Clock {
     /// Windows before this time are closed.
-    pub(in crate::anomaly) closed_to: TimestampMicros,
+    closed_to: TimestampMicros,
     /// Last watermark told.
     told: TimestampMicros,
     /// Window and number of the next signal.
@@ -52,7 +54,7 @@ impl Default for Clock {
 
 /// A state entry by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::anomaly) enum Entry {
+enum Entry {
     Clock,
     Window(TimestampMicros, SubjectKey),
     Tainted(String, Uuid),
@@ -198,7 +200,7 @@ fn expired<K: Clone + Ord>(map: &BTreeMap<K, TimestampMicros>, before: Timestamp
 }
 
 impl Entry {
-    pub(in crate::anomaly) fn key(&self) -> Bytes {
+    fn key(&self) -> Bytes {
         let mut key = Vec::new();
         match self {
             Entry::Clock => key.push(b'c'),
@@ -220,7 +222,7 @@ impl Entry {
         Bytes::from(key)
     }
 
-    pub(in crate::anomaly) fn from_key(key: &[u8]) -> Option<Self> {
+    fn from_key(key: &[u8]) -> Option<Self> {
         let (kind, mut rest) = key.split_first()?;
         let entry = match kind {
             b'c' => Entry::Clock,
@@ -241,7 +243,56 @@ impl PartitionState for FeaturesState {
     }
 
     fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
-        let reason = "not an entry of the features stage; restore it from a run of this version".to_owned();
-        self.read(key, value).ok_or_else(|| StateError { key: schemas::id::hex(key), reason })
+        self.read(key, value).ok_or_else(|| unreadable(key))
     }
+
+    /// Open windows stay at their partition's number: they are sums over whatever its records were, and `score`
+    /// adds up all partitions. Taint goes with the session.
+    fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
+        let mut rekeyed = Rekeyed::default();
+        let mut closed_to: Option<TimestampMicros> = None;
+        for entry in by_place(entries) {
+            let unreadable = || unreadable(&entry.key);
+            match Entry::from_key(&entry.key).ok_or_else(unreadable)? {
+                Entry::Clock => {
+                    let clock: Clock = decode(&entry.value).ok_or_else(unreadable)?;
+                    closed_to = closed_to.max(Some(clock.closed_to));
+                    rekeyed.move_to(entry.partition, entry, "clocks");
+                }
+                Entry::Window(..) => rekeyed.move_to(entry.partition, entry, "windows"),
+                Entry::Tainted(tenant, session) => {
+                    let partition = change.place(&session_key(&tenant, session));
+                    rekeyed.move_to(partition, entry, "taints that a second partition had too");
+                }
+                // Any partition may meet the next reason for the same alert.
+                Entry::Told(_) => {
+                    for partition in 0..change.to {
+                        keep_latest(&mut rekeyed, partition, entry).ok_or_else(unreadable)?;
+                    }
+                    rekeyed.fold(entry);
+                }
+            }
+        }
+        // What a new partition counts belongs into windows that `score` has not judged yet.
+        for partition in (0..change.to).filter(|_| closed_to.is_some()) {
+            let mut clock = Clock::default();
+            clock.closed_to = closed_to.unwrap_or(clock.closed_to);
+            rekeyed.entries.entry((partition, Entry::Clock.key())).or_insert_with(|| encode(&clock));
+        }
+        Ok(rekeyed)
+    }
+}
+
+fn keep_latest(to: &mut Rekeyed, partition: u32, entry: &StateEntry) -> Option<()> {
+    let at: TimestampMicros = decode(&entry.value)?;
+    let place = to.entries.entry((partition, entry.key.clone())).or_insert_with(|| entry.value.clone());
+    if decode::<TimestampMicros>(place)? < at {
+        *place = entry.value.clone();
+    }
+    Some(())
+}
+
+fn unreadable(key: &[u8]) -> StateError {
+    let reason = "not an entry of the features stage; restore it from a run of this version".to_owned();
+    StateError { key: schemas::id::hex(key), reason }
 }

@@ -16,7 +16,7 @@ mod evaluate;
 mod hours;
 mod reason;
 mod rules;
-pub(super) mod state;
+mod state;
 mod subject;
 
 use std::collections::BTreeMap;

@@ -6,16 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use schemas::event::{Alert, Signal};
+use schemas::topic::joined_key;
 
 use super::subject::Subject;
 use crate::anomaly::alert::SubjectKey;
 use crate::anomaly::wire::{Wire, decode, encode};
+use crate::rekey::{Change, Rekeyed, StateEntry, by_place};
 use crate::stage::{PartitionState, StateChange, StateError};
 use crate::watermark::{Barrier, Contribution};
 
 /// A signal in the barrier, its numbers made finite and non-negative.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::anomaly) struct Held(Signal);
+pub(super) struct Held(Signal);
 
 /// No value is NaN (see [`Held::new`]), so equality is reflexive.
 impl Eq for Held {}
@@ -28,7 +30,7 @@ impl Held {
         Self(signal)
     }
 
-    pub(in crate::anomaly) fn keyed(self) -> (SubjectKey, Signal) {
+    pub(super) fn keyed(self) -> (SubjectKey, Signal) {
         let Signal { tenant_id, subject_kind: kind, environment, subject, .. } = self.0.clone();
         (SubjectKey { tenant_id, kind, environment, subject }, self.0)
     }
@@ -130,7 +132,33 @@ impl PartitionState for ScoreState {
         if Barrier::<Held>::owns(key) {
             return self.barrier.load(key, value);
         }
-        let reason = "not an entry of the score stage; restore it from a run of this version".to_owned();
-        self.read(key, value).ok_or_else(|| StateError { key: schemas::id::hex(key), reason })
+        self.read(key, value).ok_or_else(|| unreadable(key))
     }
+
+    /// Baselines and firing alerts go with their subject.
+    fn rekey(entries: &[StateEntry], change: &Change) -> Result<Rekeyed, StateError> {
+        let mut rekeyed = Rekeyed::default();
+        let (barrier, own): (Vec<_>, Vec<_>) =
+            by_place(entries).into_iter().partition(|entry| Barrier::<Held>::owns(&entry.key));
+        let place = |Held(signal): &Held| joined_key(&signal.tenant_id, &signal.subject);
+        Barrier::rekey(&barrier, change, place, "signals that a second partition held too", &mut rekeyed)?;
+        for entry in own {
+            let (kind, mut rest) = entry.key.split_first().ok_or_else(|| unreadable(&entry.key))?;
+            let partition = match kind {
+                b's' => {
+                    let subject = SubjectKey::get(&mut rest).ok_or_else(|| unreadable(&entry.key))?;
+                    change.place(&joined_key(&subject.tenant_id, &subject.subject))
+                }
+                b'o' => entry.partition,
+                _ => return Err(unreadable(&entry.key)),
+            };
+            rekeyed.move_to(partition, entry, "baselines of a subject that a second partition had too");
+        }
+        Ok(rekeyed)
+    }
+}
+
+fn unreadable(key: &[u8]) -> StateError {
+    let reason = "not an entry of the score stage; restore it from a run of this version".to_owned();
+    StateError { key: schemas::id::hex(key), reason }
 }

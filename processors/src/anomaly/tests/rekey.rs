@@ -1,9 +1,9 @@
 //! More partitions in the middle of an outage: the alerts are those of a fleet whose partitions stayed.
 
 use super::*;
-use crate::anomaly::{rekey_features, rekey_score};
 use crate::rekey::Change;
-use crate::rekey::testing::{entries, states};
+use crate::stage::PartitionState;
+use crate::testing::{carried, entries};
 
 const PARTITIONS_NEXT: u32 = 8;
 
@@ -70,8 +70,10 @@ fn alerts_that_go_on_end_and_new_ones_begin_as_if_the_partitions_had_stayed() {
         let mut features = vec![<Features as Processor>::State::default(); PARTITIONS as usize];
         let mut scores = vec![<Score as Processor>::State::default(); PARTITIONS as usize];
         let mut found = generation(&mut features, &mut scores, 1, before);
-        let mut features: Vec<_> = states(&rekey_features(&entries(&mut features), &change).unwrap(), PARTITIONS_NEXT);
-        let mut scores: Vec<_> = states(&rekey_score(&entries(&mut scores), &change).unwrap(), PARTITIONS_NEXT);
+        let mut features: Vec<_> =
+            carried(&<Features as Processor>::State::rekey(&entries(&mut features), &change).unwrap(), PARTITIONS_NEXT);
+        let mut scores: Vec<_> =
+            carried(&<Score as Processor>::State::rekey(&entries(&mut scores), &change).unwrap(), PARTITIONS_NEXT);
         found.extend(generation(&mut features, &mut scores, 2, after));
         assert_eq!(told(found), expected, "cut after {seconds} s");
     }

@@ -11,12 +11,11 @@ use schemas::topic::Topic;
 
 use super::fleet::*;
 use crate::completeness::{
-    Completeness, CompletenessConfig, CompletenessState, Writers, WritersConfig, WritersState, rekey, rekey_writers,
-    spans,
+    Completeness, CompletenessConfig, CompletenessState, Writers, WritersConfig, WritersState, spans,
 };
 use crate::rekey::Change;
-use crate::rekey::testing::{entries, states};
-use crate::stage::{Outgoing, Processor, Route, Sourced};
+use crate::stage::{Outgoing, PartitionState, Processor, Route, Sourced};
+use crate::testing::{carried, entries};
 
 const PARTITIONS: u32 = 3;
 /// Partitions of the next generation, where there is one.
@@ -221,8 +220,8 @@ proptest! {
         let mut derived = run_generation(&mut old, 0, before, &[1]);
         let mut old_writers = vec![WritersState::default(); PARTITIONS as usize];
         let mut missing = run_writers_generation(&mut old_writers, &derived);
-        let mut new: Vec<CompletenessState> = states(&rekey(&entries(&mut old), &change).unwrap(), PARTITIONS_NEXT);
-        let mut new_writers: Vec<WritersState> = states(&rekey_writers(&entries(&mut old_writers), &change).unwrap(), PARTITIONS_NEXT);
+        let mut new: Vec<CompletenessState> = carried(&CompletenessState::rekey(&entries(&mut old), &change).unwrap(), PARTITIONS_NEXT);
+        let mut new_writers: Vec<WritersState> = carried(&WritersState::rekey(&entries(&mut old_writers), &change).unwrap(), PARTITIONS_NEXT);
         let first = schemas::record::first_partition(2);
         let later = run_generation(&mut new, first, &after, &[5_000, 10_000, 200_000, 7_200_000, 14_400_000]);
         missing.extend(run_writers_generation(&mut new_writers, &later));
