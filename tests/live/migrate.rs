@@ -1,8 +1,9 @@
 //! More partitions under load: `custody topics migrate` from four to eight while a client sends.
 //!
-//! `CUSTODY_TEST_KAFKA` names the broker. Every role runs as a process. Twenty sessions are open at any moment,
-//! so that as many span the switch; a gap in one of them would be a finding within seconds. What becomes of each
-//! entry of state is tested where the state is.
+//! `CUSTODY_TEST_KAFKA` names the broker. Every role runs as a process. The client holds sessions open until each
+//! of them has rows of both generations, so that all of them span the switch however long it takes; others come and
+//! go beside them. A gap in one of them would be a finding within seconds. What becomes of each entry of state is
+//! tested where the state is.
 
 #![allow(clippy::expect_used, reason = "a test fails where its set-up does")]
 
@@ -11,17 +12,19 @@ mod support;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use ingest::log::kafka::{KafkaBroker, KafkaConfig};
 use schemas::topic::Topic;
-use support::agent::Agent;
+use support::agent::{Agent, HELD};
 use support::installation::{Installation, Running, free_port, run};
-use support::{custody, up};
+use support::{PATIENCE, custody, until, up};
 
 const ROLES: [&[&str]; 5] =
     [&["process", "pii"], &["process", "completeness"], &["process", "anomaly"], &["archive"], &["load"]];
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Sessions that are open from before the switch until after it: enough that every one of eight partitions has some.
+const SESSIONS: u64 = 40;
 
 struct World {
     installation: Installation,
@@ -37,12 +40,15 @@ impl World {
 
     fn config(&self, generation: u32, partitions: u32) -> PathBuf {
         let (installation, base) = (&self.installation, self.installation.dir.path());
+        // Events that waited in the client's spool are not late, and a process that stops has its time.
+        let patience_ms = PATIENCE.as_millis();
         let text = format!(
             "instance = \"one\"\n[log]\nurl = \"{}\"\nnamespace = \"{}\"\npartitions = {partitions}\ngeneration = {generation}\n\
              [clickhouse]\nurl = \"{}\"\n[store]\nurl = \"file:{}\"\n[pii]\nkeys_file = \"{}\"\n\
              [gateway]\nhttp_listen = \"{}\"\ngrpc_listen = \"127.0.0.1:0\"\ntick_interval_ms = 500\n\
              [telemetry]\nlisten = \"127.0.0.1:0\"\n[load]\nflush_interval_ms = 100\n[archive]\nflush_interval_ms = 3000\n\
-             [completeness]\ngap_grace_ms = 1000\n[writers]\nwriter_grace_ms = 2000\n",
+             [completeness]\ngap_grace_ms = 1000\nlateness_ms_max = {patience_ms}\n[writers]\nwriter_grace_ms = 2000\n\
+             [lifecycle]\ndrain_timeout_ms = {patience_ms}\n",
             installation.log(),
             installation.namespace,
             installation.clickhouse,
@@ -72,11 +78,33 @@ impl World {
     }
 
     fn until_rows(&self, at_least: u64, what: &str) {
-        let begun = Instant::now();
-        while self.rows() < at_least {
-            assert!(begun.elapsed() < PATIENCE, "{what}: {} of {at_least} rows: {}", self.rows(), self.said());
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
+        let said = |(): &mut ()| format!("{} of {at_least} rows: {}", self.rows(), self.said());
+        until(&mut (), what, |()| self.rows() >= at_least, said);
+    }
+
+    /// Held sessions with rows of partitions that meet a condition.
+    fn held(&self, condition: &str) -> u64 {
+        let sql = format!(
+            "SELECT uniqExact(session_id) FROM custody.events WHERE agent_instance_id = '{HELD}' AND {condition}"
+        );
+        self.installation.value(&sql).parse().expect("a count")
+    }
+
+    /// Every held session has rows of such partitions.
+    fn until_held(&self, condition: &str, what: &str) {
+        let said = |(): &mut ()| format!("{} of {SESSIONS} sessions: {}", self.held(condition), self.said());
+        until(&mut (), what, |()| self.held(condition) == SESSIONS, said);
+    }
+
+    /// A process sees by itself that it must end; its exit code.
+    fn ended(&self, role: &[&str], running: &mut Running) -> Option<i32> {
+        let mut status = None;
+        let has_ended = |status: &mut Option<std::process::ExitStatus>| {
+            *status = running.0.try_wait().expect("a process");
+            status.is_some()
+        };
+        until(&mut status, "ended", has_ended, |_| format!("{role:?}: {}", self.installation.said(role)));
+        status.and_then(|status| status.code())
     }
 
     fn said(&self) -> String {
@@ -94,27 +122,26 @@ impl World {
 }
 
 /// The tool beside the test; what it says comes line by line.
-struct Tool(
-    #[allow(dead_code, reason = "ended with the test")] Running,
-    std::io::Lines<BufReader<std::process::ChildStdout>>,
-);
+struct Tool(#[allow(dead_code, reason = "ended with the test")] Running, Receiver<String>);
 
 impl Tool {
     fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("custody");
-        let lines = BufReader::new(child.stdout.take().expect("standard output")).lines();
-        Self(Running(child), lines)
+        let output = BufReader::new(child.stdout.take().expect("standard output"));
+        let (say, said) = channel();
+        // Until the tool has ended, or nobody listens any more.
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
+        Self(Running(child), said)
     }
 
     fn until(&mut self, word: &str) {
-        for line in self.1.by_ref() {
-            let line = line.expect("a line");
+        loop {
+            let line = self.1.recv_timeout(PATIENCE).unwrap_or_else(|why| panic!("no {word:?} of the tool: {why}"));
             println!("migrate: {line}");
             if line.contains(word) {
                 return;
             }
         }
-        panic!("it ended without {word:?}");
     }
 }
 
@@ -140,14 +167,7 @@ fn a_topic_that_is_given_partitions_from_outside_stops_its_roles() {
         broker.add_partitions(Topic::Events, 3).await.expect("a third partition");
     });
     for (role, running) in &mut roles {
-        let deadline = Instant::now() + PATIENCE;
-        let code = loop {
-            match running.0.try_wait().expect("a process") {
-                Some(status) => break status.code(),
-                None => assert!(Instant::now() < deadline, "{role:?} goes on: {}", world.installation.said(role)),
-            }
-            std::thread::park_timeout(Duration::from_millis(50));
-        };
+        let code = world.ended(role, running);
         let said = world.installation.said(role);
         assert!(code != Some(0) && said.contains("partitions") && said.contains("custody topics migrate"), "{said}");
     }
@@ -174,7 +194,7 @@ fn a_migration_that_is_taken_back_before_intake_is_open_leaves_everything_as_it_
     tool.until("is closed");
     drop(tool);
     // It has seen the announcement.
-    world.installation.until("gateway ended", || gateway.0.try_wait().expect("a process").is_some());
+    world.ended(&["gateway"], &mut gateway);
     let (code, text) = world.topics(&["migrate", "--abort", "--partitions", "4"], &config);
     assert!(code == Some(0) && text.contains("taken back"), "{text}");
     let gateway = world.installation.role(&["gateway"], &config);
@@ -199,10 +219,10 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
 
     let role = |role: &&[&str], config| world.installation.role(role, config);
     let mut roles: Vec<Running> = ROLES.iter().map(|r| role(r, &old)).collect();
-    let gateway = role(&&["gateway"][..], &old);
+    let mut gateway = role(&&["gateway"][..], &old);
     world.installation.until("migrated", || world.installation.count("1") == "0");
-    let agent = Agent::start_wide("load", &world.intake, &world.installation.dir.path().join("spool"), None, 20);
-    world.until_rows(1_000, "four partitions");
+    let agent = Agent::start_holding("load", &world.intake, &world.installation.dir.path().join("spool"), SESSIONS);
+    world.until_held("src_partition < 4", "four partitions");
     let (code, text) = world.topics(&["migrate", "--partitions", "8"], &old);
     assert!(code == Some(0) && text.contains("custody.events.v2"), "{text}");
     assert_eq!(world.topics(&["migrate", "--partitions", "3"], &old).0, Some(2), "fewer are refused");
@@ -222,7 +242,8 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     let paused = begun.elapsed();
     let (code, text) = world.topics(&["migrate", "--abort", "--partitions", "8"], &old);
     assert!(code != Some(0) && text.contains("there is no way back"), "{text}");
-    drop(gateway);
+    // It has seen the announcement; its address is free.
+    world.ended(&["gateway"], &mut gateway);
     let second = role(&&["gateway"][..], &new);
     tool.until("custody-completeness: ");
     drop(tool);
@@ -233,17 +254,13 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     println!("migrate: intake paused {:.1} s, rows {:.1} s", paused.as_secs_f64(), begun.elapsed().as_secs_f64());
     drop(tool);
     // The old roles see that they are history and end by themselves.
-    for role in &mut roles {
-        let deadline = Instant::now() + PATIENCE;
-        while role.0.try_wait().expect("a process").is_none() {
-            assert!(Instant::now() < deadline, "an old role goes on: {}", world.said());
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
+    for (role, running) in ROLES.iter().zip(&mut roles) {
+        world.ended(role, running);
     }
-    let drained = world.rows();
     world.refused(&old, &["log.generation = 2", "log.partitions = 8"]);
     let roles: Vec<Running> = ROLES.iter().map(|r| role(r, &new)).collect();
-    world.until_rows(drained + 2_000, "eight partitions");
+    world.until_held("src_partition >= 100000", "eight partitions");
+    agent.release();
     let sent = agent.finish();
     world.until_rows(sent, "the end");
 
@@ -251,15 +268,15 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     let counts =
         "SELECT count(), uniqExact(event_id), uniqExact(session_id, seq) FROM custody.events WHERE agent_id = 'load'";
     assert_eq!(value(counts), format!("{sent}\t{sent}\t{sent}"));
-    let spanning = "SELECT count() FROM (SELECT session_id FROM custody.events WHERE agent_id = 'load' GROUP BY session_id \
-                    HAVING min(src_partition) < 4 AND max(src_partition) >= 100000)";
-    assert!(
-        value(spanning).parse::<u64>().expect("a count") >= 10,
-        "sessions that span the switch: {}",
-        value(spanning)
+    let spanning = format!(
+        "SELECT count() FROM (SELECT session_id FROM custody.events WHERE agent_instance_id = '{HELD}' GROUP BY session_id \
+         HAVING min(src_partition) < 4 AND max(src_partition) >= 100000)"
     );
-    let partitions = "SELECT uniqExact(src_partition) FROM custody.events WHERE src_partition >= 100000";
-    assert_eq!(value(partitions), "8");
+    assert_eq!(value(&spanning), SESSIONS.to_string(), "sessions that span the switch");
+    let partitions = format!(
+        "SELECT uniqExact(src_partition) FROM custody.events WHERE src_partition >= 100000 AND agent_instance_id = '{HELD}'"
+    );
+    assert_eq!(value(&partitions), "8");
     let all = value("SELECT count() FROM custody.events").parse::<u64>().expect("a count");
     world.installation.until("archived", || world.archived() == all);
     // Time has gone on by more than every grace, or the last files would not have been cut.

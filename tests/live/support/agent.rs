@@ -1,4 +1,7 @@
 //! Agents: `custody send` fed at an even rate.
+//!
+//! How many events an agent has sent when something happens depends on the machine; which of its sessions are open
+//! then must not, where a test counts them: those of [`Agent::start_holding`] last until the test releases them.
 
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -11,22 +14,47 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::custody;
+use super::{PATIENCE, custody};
 
 /// Events per second of one agent.
 const RATE: u32 = 200;
+/// Events of a session that nobody holds.
+const SESSION_EVENTS: u64 = 40;
+/// `agent_instance_id` of the events of held sessions, so that a query finds them.
+pub(crate) const HELD: &str = "held";
+
+/// Which session each event belongs to.
+#[derive(Debug, Clone, Copy)]
+struct Sessions {
+    /// So many at a time take turns, each until it has [`SESSION_EVENTS`].
+    wide: u64,
+    /// So many beside them take every other event between them until they are released.
+    held: u64,
+}
+
+impl Sessions {
+    /// The session of an event, and whether it is a held one.
+    fn of(self, event: u64, released: bool) -> (String, bool) {
+        let Self { wide, held } = self;
+        if held > 0 && !released && event.is_multiple_of(2) {
+            return (format!("held-{}", event / 2 % held), true);
+        }
+        ((event / (SESSION_EVENTS * wide) * wide + event % wide).to_string(), false)
+    }
+}
 
 /// A process that sends until it is told to stop or dies.
 pub(crate) struct Agent {
     stop: Arc<AtomicBool>,
+    released: Arc<AtomicBool>,
     feeding: JoinHandle<u64>,
     child: Child,
 }
 
 fn command(intake: &str, spool: &Path) -> Command {
     let mut command = custody();
-    command.args(["send", "--json", "--drain-timeout-ms", "170000", "--endpoint"]).arg(format!("http://{intake}"));
-    command.arg("--spool-dir").arg(spool);
+    command.args(["send", "--json", "--endpoint"]).arg(format!("http://{intake}"));
+    command.arg("--drain-timeout-ms").arg(PATIENCE.as_millis().to_string()).arg("--spool-dir").arg(spool);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -39,23 +67,36 @@ impl Agent {
 
     /// With so many sessions at a time, whose events take turns.
     pub(crate) fn start_wide(name: &str, intake: &str, spool: &Path, fault: Option<&str>, wide: u64) -> Self {
+        Self::start_with(name, intake, spool, fault, Sessions { wide, held: 0 })
+    }
+
+    /// With so many sessions that last until [`Self::release`], beside others that come and go.
+    pub(crate) fn start_holding(name: &str, intake: &str, spool: &Path, held: u64) -> Self {
+        Self::start_with(name, intake, spool, None, Sessions { wide: held, held })
+    }
+
+    fn start_with(name: &str, intake: &str, spool: &Path, fault: Option<&str>, sessions: Sessions) -> Self {
         let mut command = command(intake, spool);
         if let Some(point) = fault {
             command.env("CUSTODY_FAULT_POINT", point);
         }
         let mut child = command.spawn().expect("custody send");
         let mut input = child.stdin.take().expect("standard input");
-        let stop = Arc::new(AtomicBool::new(false));
-        let (told, name) = (Arc::clone(&stop), name.to_owned());
+        let (stop, released) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stopping, releasing, name) = (Arc::clone(&stop), Arc::clone(&released), name.to_owned());
         let feeding = std::thread::spawn(move || {
             let (begun, mut sent) = (Instant::now(), 0_u64);
-            while !told.load(Ordering::Relaxed) {
+            while !stopping.load(Ordering::Relaxed) {
                 let due = begun + Duration::from_secs(1) * u32::try_from(sent).expect("few") / RATE;
                 std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
                 let data = json!({ "call_id": format!("{name}-{sent}"), "provider": "openai", "input": format!("mail bob{sent}@example.com") });
-                let session = format!("{name}-{}", sent / (40 * wide) * wide + sent % wide);
-                let event =
-                    json!({ "event_type": "model.call", "agent_id": name, "session_id": session, "data": data });
+                let (session, is_held) = sessions.of(sent, releasing.load(Ordering::Relaxed));
+                let mut event = json!({
+                    "event_type": "model.call", "agent_id": name, "session_id": format!("{name}-{session}"), "data": data,
+                });
+                if is_held {
+                    event["agent_instance_id"] = json!(HELD);
+                }
                 if writeln!(input, "{event}").is_err() {
                     break;
                 }
@@ -63,7 +104,12 @@ impl Agent {
             }
             sent
         });
-        Self { stop, feeding, child }
+        Self { stop, released, feeding, child }
+    }
+
+    /// Held sessions have no more events from now on.
+    pub(crate) fn release(&self) {
+        self.released.store(true, Ordering::Relaxed);
     }
 
     /// Whether it has died as SIGKILL ends a process.
