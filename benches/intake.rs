@@ -11,7 +11,8 @@ mod cpu_time;
 
 use cpu_time::{CpuTime, criterion};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ingest::gateway::body::{IntakeContext, MediaType, parse};
+use ingest::gateway::body::{MediaType, parse};
+use ingest::gateway::intake::IntakeContext;
 use schemas::event::RawEvent;
 use schemas::testing::{BROKER_TIME, intake_json, typical};
 use serde_json::{Map, Value};

@@ -1,6 +1,6 @@
 //! Kills a writing process with SIGKILL and checks that everything it was answered is there.
 //!
-//! The binary is its own child: with a directory in [`CHILD`] it appends and commits steps for ever
+//! The binary is its own child: with a directory in [`CHILD`] it appends and commits steps until it is killed
 //! and prints what was acknowledged. It is no test of power cuts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -1,7 +1,7 @@
 //! Kills a process that fills and acknowledges a spool with SIGKILL and checks that exactly the
 //! unacknowledged suffix of what it was promised is there.
 //!
-//! The binary is its own child: with a directory in [`CHILD`] it appends and acknowledges for ever and
+//! The binary is its own child: with a directory in [`CHILD`] it appends and acknowledges until it is killed and
 //! prints what it was promised. It is no test of power cuts: the spool's property tests are.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use ingest::gateway::auth::Role;
-use ingest::gateway::auth::change::{self, Change};
+use ingest::gateway::auth::change::Change;
+use ingest::gateway::auth::change_event;
 use ingest::gateway::auth::credential::{self, Minted, SECRET_BYTES};
 use ingest::gateway::auth::key_file::{self, edit};
 use ingest::gateway::auth::table::{Act, ApiKey, KeyStatus, NewKey, Rotation};
@@ -348,7 +349,7 @@ fn tell(file: &Path, config: &Config, change: Change) -> anyhow::Result<()> {
     let now = clock::now();
     let mut changes = table.overdue(now);
     changes.push(change);
-    let records = change::records(&changes, &table, now);
+    let records = change_event::records(&changes, &table, now);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let told = runtime.block_on(async { tokio::time::timeout(TELL_TIMEOUT, on_log(config, Append(records))).await });
     // A producer whose broker is away tries for minutes; nobody waits for it.

@@ -15,8 +15,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use ingest::gateway::avro_batch;
-use ingest::gateway::body::IntakeContext;
 use ingest::gateway::intake::Arrived;
+use ingest::gateway::intake::IntakeContext;
 use ingest::gateway::problem::{Code, Refusal};
 
 #[derive(Debug, Default)]

@@ -3,6 +3,8 @@
 //!
 //! Laws that need running code are checked elsewhere; ARCHITECTURE.md names the place for each.
 
+mod circles;
+
 use std::path::Path;
 use std::process::Command;
 

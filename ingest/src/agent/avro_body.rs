@@ -12,7 +12,7 @@ pub const MEDIA_TYPE: &str = "application/vnd.custody.avro";
 /// Length of a record's length.
 const LENGTH_BYTES: usize = 4;
 
-/// What is wrong with a body: the record at the 0-based `index` ends behind it.
+/// What is wrong with a body: the record at the 0-based `index` extends past its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("record {index} is longer than what is left of the body")]
 pub struct Truncated {
@@ -62,6 +62,7 @@ impl Iterator for Records {
                 Some(Ok(self.rest.split_to(length)))
             }
             _ => {
+                // The frames after a wrong length cannot be found: nothing after it is read.
                 self.rest.clear();
                 Some(Err(Truncated { index }))
             }

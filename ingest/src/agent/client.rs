@@ -1,11 +1,11 @@
-//! The client library: an agent hands events over, the client numbers them, keeps them on disk, and
-//! sends them until the gateway says that the log has them.
+//! The client library: an agent submits events; the client numbers them, keeps them on disk, and sends
+//! them until the gateway confirms that the log has them.
 //!
-//! [`Client::emit`] waits for space and for the disk no longer than it is allowed to, and never for
-//! the network. An event that found no room has its number all the same: the gap is seen by the
-//! stage `completeness`, and explained by `dropped_count` of the next heartbeat. Batches go out one
-//! at a time and in order; only an answer 202 takes events out of the spool. It does not redact:
-//! content leaves the agent as it is, over whatever transport `endpoint` names.
+//! [`Client::emit`] waits for space and for the disk up to a limit, and never for the network. An event
+//! that found no space still uses its number: the stage `completeness` sees the gap, and `dropped_count`
+//! of the next heartbeat explains it. Batches are sent one at a time and in order; only an answer 202
+//! removes events from the spool. It does not redact: content leaves the agent as it is, over whatever
+//! transport `endpoint` names.
 
 mod refused;
 mod sender;
@@ -26,7 +26,7 @@ use schemas::time::TimestampMicros;
 use super::spool::queue::{Appended, Queue, Syncer};
 use super::spool::{Fsync, Spool, SpoolConfig, SpoolError};
 pub use writer::CLOSED_EXT;
-use writer::{Identity, Saved, Writer};
+use writer::{ClientWriter, Saved, WriterIdentity};
 
 /// Everything that a client needs to know. Start from [`ClientConfig::new`].
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub struct ClientConfig {
     pub api_key: Secret,
     /// PEM file with further certificates to trust.
     pub ca_file: Option<PathBuf>,
-    /// Directory of the spool, of this process alone.
+    /// Directory of the spool, used by this process only.
     pub spool_dir: PathBuf,
     /// Tenant of events that name none, and of heartbeats.
     pub tenant_id: String,
@@ -74,8 +74,8 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// The defaults: 500 events, 1 MiB or 200 ms to a batch, a spool of 256 MiB that is forced to the
-    /// disk every 50 ms, 100 ms of patience on the agent's side.
+    /// The defaults: 500 events, 1 MiB or 200 ms per batch, a spool of 256 MiB that is fsynced every 50 ms,
+    /// and at most 100 ms of blocking in `emit`.
     pub fn new(endpoint: impl Into<String>, spool_dir: impl Into<PathBuf>, clock: fn() -> TimestampMicros) -> Self {
         Self {
             endpoint: endpoint.into(),
@@ -108,7 +108,7 @@ pub enum ClientError {
     /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// The file with the writer's state cannot be read or written; numbers cannot go on without it.
+    /// The file with the writer's state cannot be read or written; numbering cannot resume without it.
     #[error("cannot use {}: {reason}; restore it, or give the client a new spool directory", path.display())]
     State {
         /// The file.
@@ -124,16 +124,16 @@ pub enum ClientError {
     Thread(std::io::Error),
 }
 
-/// An event that was taken.
+/// An event that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     /// Its place in the spool.
     pub index: u64,
-    /// Whether it is on the disk for good. If not it survives the process, and the disk follows.
+    /// Whether it is fsynced. If not, it survives the process, and the fsync follows.
     pub is_durable: bool,
 }
 
-/// Why an event was not taken.
+/// Why an event was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotTaken {
     /// The spool stayed full for `block_ms_max`: dropped and counted.
@@ -156,12 +156,12 @@ pub enum NotTaken {
     Closed,
 }
 
-/// What a client has done since it started, and what is waiting.
+/// What a client has done since it started, and what is queued.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Events that were taken, heartbeats included.
+    /// Events accepted, heartbeats included.
     pub taken: u64,
-    /// Events that got a number and no place, and records that damage took from the spool.
+    /// Events that got a number and were not stored, and records that were lost to damage of the spool.
     pub dropped: u64,
     /// Events that the log has, duplicates included.
     pub acked: u64,
@@ -177,7 +177,7 @@ pub struct Stats {
     pub spooled_bytes: u64,
     /// Why the last request did not succeed; `None` if it did.
     pub last_error: Option<String>,
-    /// [`Stats::last_error`] will not pass by itself: key, address or gateway need a hand.
+    /// [`Stats::last_error`] will not clear without an operator: check the key, the address and the gateway.
     pub needs_help: bool,
 }
 
@@ -203,7 +203,7 @@ struct Counters {
 struct Trouble {
     last_error: Option<String>,
     needs_help: bool,
-    /// The sender is through: everything is delivered, or it was told to stop.
+    /// The sender has ended: everything is delivered, or it was stopped.
     is_through: bool,
 }
 
@@ -211,11 +211,11 @@ struct Trouble {
 #[derive(Debug)]
 struct Shared {
     config: ClientConfig,
-    queue: Queue<Writer>,
+    queue: Queue<ClientWriter>,
     counters: Counters,
     trouble: Mutex<Trouble>,
     through: Condvar,
-    /// The sender is to stop, whatever is waiting.
+    /// Phase of the sender; it only moves forward.
     stop: tokio::sync::watch::Sender<Phase>,
 }
 
@@ -230,8 +230,8 @@ enum Phase {
     Stop,
 }
 
-/// A client; share it between threads in an `Arc`. Dropped without [`Client::close`] it stops at
-/// once: what is in the spool is sent by the next one.
+/// A client; share it between threads in an `Arc`. Dropped without [`Client::close`] it stops at once, and
+/// the next client on the same directory sends what is in the spool.
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -245,30 +245,40 @@ impl Client {
     /// [`ClientError`]: nothing was started.
     pub fn start(config: ClientConfig) -> Result<Self, ClientError> {
         check(&config)?;
+        // Before the spool is opened: a wrong configuration must not take the lock, repair files or use up an
+        // epoch.
         let http = sender::http_client(&config)?;
         let dir = &config.spool_dir;
         let spool_config = SpoolConfig::new(dir, config.spool_bytes_max);
         let mut saved = None;
-        // The lock is taken before the state is read: another process may be writing it.
+        // `Spool::open` takes the lock before it calls back, so the state is read under the lock: another process
+        // may be writing it until then.
         let (spool, opened) = Spool::open(spool_config, |index, payload| {
             if let Ok(saved) = saved.get_or_insert_with(|| Saved::load(dir)) {
                 saved.replay(index, payload);
             }
         })?;
         let saved = saved.unwrap_or_else(|| Saved::load(dir))?;
-        let producer_id = match config.producer_id.is_empty() {
-            true => format!("sdk-rust/{}", Uuid::v7((config.clock)().ms().unsigned_abs(), random_u128())),
-            false => config.producer_id.clone(),
+        // A name of its own for every spool: two agents under one name would give the same numbers to
+        // different events.
+        let producer_id = if config.producer_id.is_empty() {
+            let random = u128::from(random_u64()) << 64 | u128::from(random_u64());
+            format!("sdk-rust/{}", Uuid::v7((config.clock)().ms().unsigned_abs(), random))
+        } else {
+            config.producer_id.clone()
         };
-        let mut writer = Writer::start(identity(&config), saved, producer_id, (config.clock)());
+        let mut writer = ClientWriter::start(identity(&config), saved, producer_id, (config.clock)());
+        // Records that damage has cost are reported as drops in the next heartbeat, so that the gap is
+        // explained; each is counted once, by the open that finds it.
         writer.dropped = opened.missing_new();
-        // The epoch is used up before its first number is given.
+        // The epoch is stored before its first number is used: a crash in between must not give the next process
+        // the same epoch, or two events could have one (epoch, number).
         writer.saved(&spool).save(dir)?;
         report(&opened);
         Self::run(config, spool, writer, http)
     }
 
-    fn run(config: ClientConfig, spool: Spool, writer: Writer, http: sender::Http) -> Result<Self, ClientError> {
+    fn run(config: ClientConfig, spool: Spool, writer: ClientWriter, http: sender::Http) -> Result<Self, ClientError> {
         let (queue, syncer) = Queue::start(spool, config.fsync, writer).map_err(ClientError::Thread)?;
         let shared = Arc::new(Shared {
             config,
@@ -285,12 +295,12 @@ impl Client {
         Ok(Self { shared, threads: Mutex::new(Some((sender, syncer))) })
     }
 
-    /// Hands an event over. What the agent leaves out is filled in: event id, time, tenant, agent.
+    /// Submits an event. Fields that the agent leaves empty are filled in: event id, time, tenant, agent.
     /// `seq`, `prev_hash`, the producer's fields, `source` and `capture` are the client's. A session
-    /// has one writer: two threads that emit events of one session decide their order themselves.
+    /// has one writer: two threads that emit events of one session must agree on their order.
     ///
     /// # Errors
-    /// [`NotTaken`]: the event will not reach the log; the agent may go on.
+    /// [`NotTaken`]: the event will not reach the log; the agent may continue.
     pub fn emit(&self, mut event: RawEvent) -> Result<Taken, NotTaken> {
         let shared = &*self.shared;
         let now = (shared.config.clock)();
@@ -301,6 +311,7 @@ impl Client {
                 Ok(Taken { index, is_durable })
             }
             Err(error) => {
+                // The event has its number, so that the gap must be explained by the next heartbeat.
                 shared.queue.lock().writer.dropped += 1;
                 Err(match error {
                     SpoolError::Full => NotTaken::Full,
@@ -310,8 +321,8 @@ impl Client {
         }
     }
 
-    /// Waits until the spool has room, for `block` at most, and says whether it has: for a sender that
-    /// may wait and must not drop.
+    /// Waits until the spool has space, for `block` at most, and returns whether it has: for a sender that
+    /// can wait and must not drop.
     pub fn wait_for_room(&self, block: Duration) -> bool {
         self.shared.queue.wait_for_room(block)
     }
@@ -321,17 +332,19 @@ impl Client {
         refused::path(&self.shared.config.spool_dir)
     }
 
-    /// What was done so far, and what is waiting.
+    /// What was done so far, and what is queued.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// Takes no event any more, says so in a last heartbeat, and sends what is waiting, for `timeout`
-    /// at most. A second call only gives the figures.
+    /// Stops accepting events, reports that in a last heartbeat, and sends what is queued, for `timeout`
+    /// at most. A second call only returns the statistics.
     pub fn close(&self, timeout: Duration) -> Closed {
         let shared = &*self.shared;
-        shared.say_goodbye();
+        shared.close_writer();
+        // After the last heartbeat was appended, so that the sender takes it along.
         shared.stop.send_replace(Phase::Drain);
+        // The sender reads only what is fsynced: without this it would wait for the interval.
         shared.queue.sync_soon();
         shared.queue.wake();
         let trouble = shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
@@ -342,19 +355,22 @@ impl Client {
         Closed { is_drained: stats.spooled_events == 0, stats }
     }
 
-    /// Ends the threads, and keeps the sessions.
+    /// Ends the threads and stores the sessions.
     fn stop(&self) {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((sender, syncer)) = threads else { return };
         self.shared.stop.send_replace(Phase::Stop);
         self.shared.queue.wake();
-        // It has no panics; one would have cost no event.
+        // The sender is not expected to panic; if it did, its events are still in the spool.
         drop(sender.join());
+        // After the sender has ended: it is the one that acknowledges, and the last fsync below covers that as
+        // well.
         self.shared.queue.close();
         syncer.join();
         if let Err(error) = self.shared.save() {
             tracing::warn!(%error, "the next client reads the sessions from the spool");
         }
+        // Last: until here this process still writes, and another one must not open the directory.
         self.shared.queue.lock().spool.release();
     }
 }
@@ -392,14 +408,16 @@ impl Shared {
         (trouble.last_error, trouble.needs_help) = (last_error, needs_help);
     }
 
-    /// Appends a heartbeat; it is allowed past the bound of the spool, which it may be the one to
-    /// report. The last one closes the writer.
+    /// Appends a heartbeat. It may exceed the bound of the spool, because a full spool is what it reports. The last
+    /// one closes the writer.
     fn beat(&self, is_last: bool) {
         let now = (self.config.clock)();
         let waiting = {
             let mut state = self.queue.lock();
             let was_closed = state.writer.is_closed;
             state.writer.is_closed |= is_last;
+            // The last heartbeat closes the epoch; one after it would open a sequence that was reported as
+            // complete.
             if was_closed {
                 return;
             }
@@ -408,20 +426,22 @@ impl Shared {
         match self.queue.append_beyond(|writer| writer.heartbeat(now, waiting, is_last)) {
             Ok(_) => drop(self.counters.taken.fetch_add(1, Ordering::Relaxed)),
             Err(error) => {
+                // As for any event: it has used a number.
                 self.queue.lock().writer.dropped += 1;
                 tracing::warn!(%error, "a heartbeat was dropped");
             }
         }
     }
 
-    fn say_goodbye(&self) {
+    fn close_writer(&self) {
         match self.config.heartbeat_interval_ms {
+            // An interval of 0 switches heartbeats off, the last one included.
             0 => self.queue.lock().writer.is_closed = true,
             _ => self.beat(true),
         }
     }
 
-    /// Keeps the sessions, and says up to where the spool is no longer needed for them.
+    /// Stores the sessions, and returns the index before which the spool is no longer needed for them.
     fn save(&self) -> Result<u64, ClientError> {
         let saved = {
             let state = self.queue.lock();
@@ -432,8 +452,8 @@ impl Shared {
     }
 }
 
-fn identity(config: &ClientConfig) -> Identity {
-    Identity {
+fn identity(config: &ClientConfig) -> WriterIdentity {
+    WriterIdentity {
         tenant_id: config.tenant_id.clone(),
         agent_id: config.agent_id.clone(),
         sessions_max: config.sessions_max,
@@ -466,12 +486,8 @@ fn report(opened: &super::spool::Opened) {
     }
 }
 
-/// 128 bits that the operating system seeds, for the name of a writer and for jitter; no secret
-/// rests on them.
-fn random_u128() -> u128 {
-    u128::from(random_u64()) << 64 | u128::from(random_u64())
-}
-
+/// 64 bits that the operating system seeds, for the name of a writer and for jitter; no secret
+/// depends on them.
 fn random_u64() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     std::hash::RandomState::new().build_hasher().finish()

@@ -1,7 +1,7 @@
 //! Gap-free numbers and hash chains for the sessions of one writer.
 //!
-//! A writer hands each event over once, in order, and sends the bytes that come back unchanged: the
-//! next event's `prev_hash` covers exactly these. It sends nothing, reads no clock and draws no id.
+//! A writer stamps each event once, in order, and sends the resulting bytes unchanged: the next event's
+//! `prev_hash` covers exactly these. It sends nothing, reads no clock and generates no id.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ impl Sequencer {
 
     /// Stamps `seq`, `prev_hash` and the producer's numbers, fills in a `session.ended` summary,
     /// and encodes. The session is that of `h.session_id`; its `session.ended` ends it, and the
-    /// sequencer forgets it: hand no event of it over afterwards. An event without a session (a
+    /// sequencer forgets it: stamp no event of it afterwards. An event without a session (a
     /// heartbeat, a register entry) has a zero session id and gets the producer's numbers only.
     pub fn stamp<T: Text>(&mut self, event: &mut Event<T>) -> Bytes {
         let session_id = event.h().session_id;
@@ -81,6 +81,7 @@ impl Sequencer {
         let h = event.h_mut();
         h.seq = session.next_seq;
         h.prev_hash = session.prev_hash;
+        // Before the summary below, which counts its own event as well.
         session.count(event);
         if let Event::SessionEnded(ended) = event {
             session.summarise(ended);
@@ -89,6 +90,7 @@ impl Sequencer {
         let bytes = codec().encode(event);
         match event {
             Event::SessionEnded(_) => {
+                // Memory is bounded by the sessions that are open, not by those that ever were.
                 self.sessions.remove(&session_id);
             }
             _ => self.sessions.entry(session_id).or_default().follow(&bytes),
@@ -135,7 +137,7 @@ impl Sequencer {
 }
 
 impl SessionState {
-    /// Takes up an event of the session that an earlier process stamped, and its bytes: the next one
+    /// Applies an event of the session that an earlier process stamped, and its bytes: the next one
     /// follows it, whatever was lost before it.
     pub fn replay<T: Text>(&mut self, event: &Event<T>, bytes: &[u8]) {
         self.count(event);
@@ -153,6 +155,8 @@ impl SessionState {
         *self.counts_by_type.entry(h.event_type.clone()).or_default() += 1;
         self.first_time.get_or_insert(h.event_time);
         if let Event::ModelCall(call) = event {
+            // -1 means that the call does not say; the sums of a client that reports absurd numbers must not
+            // wrap.
             let tokens = call.input_tokens.max(0).saturating_add(call.output_tokens.max(0));
             self.total_tokens = self.total_tokens.saturating_add(tokens);
             self.total_cost_micros = self.total_cost_micros.saturating_add(call.cost_micros.max(0));

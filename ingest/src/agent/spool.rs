@@ -1,10 +1,10 @@
-//! A bounded durable queue on disk: what an agent has said and a gateway has not yet acknowledged.
+//! A bounded durable queue on disk: the events of an agent that no gateway has acknowledged yet.
 //!
 //! Segment files of checksummed frames ([`frame`]), appended to by one process at a time (file lock),
-//! read in order ([`reader`]), acknowledged as a contiguous prefix and deleted by whole segments. A
-//! torn tail is cut at open; damage anywhere else is kept aside and counted, never passed over in
-//! silence. [`queue`] shares it between threads and adds the fsync policy and the bounded wait.
-//! It does not know what a record means, and no record is ever changed.
+//! read in order ([`reader`]), acknowledged as a contiguous prefix and deleted by whole segments. A torn
+//! tail is truncated at open; damage anywhere else is kept aside and counted, never skipped without a
+//! report. [`queue`] shares it between threads and adds the fsync policy and the bounded wait. It does not
+//! know what a record means, and it never changes a record.
 
 pub mod frame;
 pub mod queue;
@@ -22,16 +22,16 @@ use std::sync::Arc;
 use frame::{FRAME_BYTES, HEAD_BYTES, PAYLOAD_BYTES_MAX};
 use segments::Acks;
 
-/// When appended records are forced to the disk. Whatever is chosen, they survive the death of the
-/// process; this is about the machine.
+/// When appended records are fsynced. Under every policy they survive the death of the process; the policy is about
+/// a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fsync {
     /// Before an append is answered; concurrent appends share one.
     Always,
-    /// At the latest so many milliseconds after an append. Nothing is read for sending before.
+    /// At most this many milliseconds after an append. A record is not sent before that.
     IntervalMs(u64),
-    /// Never: a power cut may take records back that were sent already, and numbers with them.
+    /// Never: a power failure may lose records that were sent already, and their numbers are then used again.
     Never,
 }
 
@@ -40,9 +40,9 @@ pub enum Fsync {
 pub struct SpoolConfig {
     /// Its directory, of its own; made if absent, readable by its owner only.
     pub dir: PathBuf,
-    /// Bytes on disk at which it is full; it may hold one record more.
+    /// Bytes on disk at which it is full; it may exceed this by one record.
     pub bytes_max: u64,
-    /// Bytes at which a segment is followed by the next; space is given back by whole segments.
+    /// Bytes at which a new segment is started; space is freed by whole segments.
     pub segment_bytes_max: u64,
 }
 
@@ -62,7 +62,7 @@ pub enum SpoolError {
     /// The bound is reached: wait until records are acknowledged, or drop and count.
     #[error("spool is full")]
     Full,
-    /// A record longer than a frame may be: it can never be taken.
+    /// A record longer than a frame may be: it can never be stored.
     #[error("record of {0} bytes is longer than {PAYLOAD_BYTES_MAX}")]
     TooLarge(usize),
     /// The file system refuses: look at the path and at free space. The spool stays usable.
@@ -78,7 +78,7 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
-    /// For `map_err` behind a file operation.
+    /// For `map_err` after a file operation.
     pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
@@ -92,7 +92,7 @@ pub struct Damage {
     pub kept: PathBuf,
     /// How many bytes are no record.
     pub bytes: u64,
-    /// How many unacknowledged records are missing for it.
+    /// How many unacknowledged records it cost.
     pub missing: u64,
     /// Whether no earlier open has reported it.
     pub is_new: bool,
@@ -101,7 +101,7 @@ pub struct Damage {
 /// What was found at open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// Bytes of a torn last write that were cut.
+    /// Bytes of a torn last write that were truncated.
     pub torn_bytes: u64,
     /// Damage, in order.
     pub damage: Vec<Damage>,
@@ -119,7 +119,7 @@ impl Opened {
 pub struct Segment {
     /// Index of its first record; its name.
     pub first: u64,
-    /// Index behind its last record.
+    /// Index after its last record.
     pub next: u64,
     /// Length of its sound part, bytes.
     pub bytes: u64,
@@ -148,7 +148,7 @@ pub struct Spool {
     buffer: Vec<u8>,
 }
 
-/// A forced write that can be carried out without the spool, so that appends go on meanwhile.
+/// An fsync that can run without the spool's lock, so that appends continue meanwhile.
 #[derive(Debug)]
 pub struct SyncJob {
     files: Vec<Arc<File>>,
@@ -166,6 +166,7 @@ impl SyncJob {
         for file in &self.files {
             file.sync_data().map_err(SpoolError::io("force to disk", &self.dir))?;
         }
+        // A new file is durable only once its directory is.
         if self.has_new_names { segments::sync_dir(&self.dir) } else { Ok(()) }
     }
 }
@@ -179,11 +180,13 @@ impl Spool {
     pub fn open(config: SpoolConfig, visit: impl FnMut(u64, &[u8])) -> Result<(Self, Opened), SpoolError> {
         segments::make_dir(&config.dir)?;
         let lock = segments::lock(&config.dir)?;
+        // Under the lock, like everything below: two processes would append with the same indexes.
         let acks = Acks::open(&config.dir)?;
         let found = segments::scan(&config.dir, acks.next(), visit)?;
         let next = found.segments.back().map_or(0, |segment| segment.next).max(acks.next());
         let mut pending = found.pending;
-        // Acknowledged, but gone with a torn tail: their indexes are not used again.
+        // A torn tail may have held records that are acknowledged already. The next index continues after them:
+        // an index that is used twice would be taken as acknowledged and never be sent.
         pending.truncate((next - acks.next()) as usize);
         let spool = Self {
             pending_events: pending.iter().filter(|len| **len > 0).count() as u64,
@@ -200,7 +203,8 @@ impl Spool {
             acks,
             buffer: Vec::new(),
         };
-        // What is there may never have been forced: a process that died does not say.
+        // The process before may have died before its fsync. Readers hand out records up to `synced`, so
+        // everything must be durable before `synced` says so.
         for segment in &spool.segments {
             let path = segments::path(&spool.config.dir, segment.first);
             let sync = File::open(&path).and_then(|file| file.sync_data());
@@ -240,10 +244,12 @@ impl Spool {
         let written = (&*file).write_all(&buffer);
         let bytes = buffer.len();
         self.buffer = buffer;
+        // One large record must not keep 4 MiB for the life of the process.
         self.buffer.shrink_to(64 << 10);
         let Some(segment) = self.segments.back_mut() else { return Ok(index) };
         if let Err(source) = written {
-            // Half a frame may be there: take it back, and leave the file alone in case that fails.
+            // Part of a frame may be there: truncate it, and start a new segment in case that fails too. A frame
+            // after garbage would be found again, but the garbage would count as damage.
             let path = segments::path(&self.config.dir, segment.first);
             drop(file.set_len(segment.bytes));
             self.active = None;
@@ -255,6 +261,7 @@ impl Spool {
         self.pending.push_back(bytes as u32);
         self.pending_events += 1;
         self.pending_bytes += bytes as u64;
+        // A segment that was followed by the next may still be dirty: both are fsynced.
         if self.dirty.last().is_none_or(|last| !Arc::ptr_eq(last, &file)) {
             self.dirty.push(file);
         }
@@ -272,6 +279,7 @@ impl Spool {
 
     fn roll(&mut self) -> Result<Arc<File>, SpoolError> {
         let file = Arc::new(segments::create(&self.config.dir, self.next)?);
+        // A segment of this name can only be empty: its first record would have the index that is used now.
         self.segments.retain(|segment| segment.first != self.next);
         self.segments.push_back(Segment { first: self.next, next: self.next, bytes: HEAD_BYTES as u64 });
         self.active = Some(file.clone());
@@ -279,7 +287,7 @@ impl Spool {
         Ok(file)
     }
 
-    /// Lets another process have the spool; this one appends nothing to it any more.
+    /// Releases the lock for another process; this one no longer appends.
     pub fn release(&mut self) {
         self.lock = None;
     }
@@ -318,7 +326,8 @@ impl Spool {
         let mut trimmed = 0;
         while self.can_trim(limit) {
             if trimmed == 0 {
-                // Without segments the acknowledgement alone says which index comes next.
+                // Once no segment is left, only the acknowledgement says which index comes next: were it lost, the
+                // indexes would start again at 0.
                 self.acks.sync()?;
             }
             let Some(segment) = self.segments.front() else { break };
@@ -340,6 +349,8 @@ impl Spool {
 
     fn can_trim(&self, limit: u64) -> bool {
         let Some(segment) = self.segments.front() else { return false };
+        // Deleting the active segment for every acknowledgement would make a file per batch; half full is a
+        // compromise with the space that it holds.
         let is_active = self.segments.len() == 1 && self.active.is_some();
         segment.next <= limit && (!is_active || segment.bytes >= self.config.segment_bytes_max / 2)
     }
@@ -354,12 +365,13 @@ impl Spool {
         Some(SyncJob { files, dir: self.config.dir.clone(), has_new_names, next: self.next })
     }
 
-    /// Takes the outcome of a [`SyncJob`]: what it covered is durable, or is still to be forced.
+    /// Records the outcome of a [`SyncJob`]: what it covered is durable, or still to be fsynced.
     pub fn finish_sync(&mut self, job: SyncJob, is_done: bool) {
         if is_done {
             self.synced = self.synced.max(job.next);
         } else {
             self.has_new_names |= job.has_new_names;
+            // In front: they were written first, and the next fsync must cover them.
             self.dirty.splice(0..0, job.files);
         }
     }
@@ -405,7 +417,7 @@ impl Spool {
         self.pending_bytes
     }
 
-    /// The segment that holds record `index`, or the next one behind it.
+    /// The segment that holds record `index`, or the next one after it.
     pub fn segment_at(&self, index: u64) -> Option<Segment> {
         self.segments.iter().find(|segment| segment.next > index).copied()
     }

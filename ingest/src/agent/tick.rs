@@ -1,7 +1,7 @@
 //! Ticks: time as records, one round for all partitions of [`Topic::Events`] at one instant.
 //!
-//! It reads no clock: the caller says what time it is, and what has been acknowledged. Ticks of
-//! several writers, and ticks sent twice, are harmless: readers take the latest time.
+//! It reads no clock: the caller passes the time and the acknowledged positions. Ticks of several
+//! writers, and ticks that are sent twice, are harmless: readers take the latest time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -46,6 +46,7 @@ impl Ticker {
     }
 
     fn tick(&self, at: TimestampMicros, partition: u32, records_acked: i64) -> OutRecord {
+        // The partition is part of the id: the ticks of one round are different records.
         let parts: [&[u8]; 5] = [
             b"tick",
             self.writer_id.as_bytes(),
@@ -70,6 +71,7 @@ impl Ticker {
         let event: RawEvent = Event::Tick(tick);
         OutRecord {
             topic: Topic::Events,
+            // Addressed by number: time must reach every partition, also one to which no key maps.
             partition: Some(partition),
             timestamp: at,
             key: None,

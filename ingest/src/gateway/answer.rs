@@ -1,4 +1,4 @@
-//! What a request is answered with when it is refused, in the words of each protocol.
+//! The answer to a refused request, in the terms of each protocol.
 //!
 //! One refusal, three forms: problem+json, a `google.rpc.Status` body (OTLP/HTTP), a gRPC status. It
 //! decides nothing.
@@ -18,9 +18,9 @@ use super::quota::OverQuota;
 
 /// Metadata of a gRPC status that holds the stable code of the refusal.
 pub(super) const CODE_METADATA: &str = "custody-code";
-/// Seconds after which a request that met a full queue may come again: the queue empties in less.
+/// `Retry-After` for a full queue, seconds: the queue empties in less.
 const OVERLOADED_RETRY_S: u64 = 1;
-/// Seconds after which a request that met a silent log may come again.
+/// `Retry-After` for an unavailable log, seconds.
 const UNAVAILABLE_RETRY_S: u64 = 2;
 
 /// A refused request.
@@ -33,6 +33,8 @@ pub(super) struct Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
+        // An OTLP client gives a batch up on 429 without a delay, and other clients retry at once: both
+        // statuses always carry one.
         let retry_after_s = match refusal.status() {
             429 => Some(OVERLOADED_RETRY_S),
             503 => Some(UNAVAILABLE_RETRY_S),
@@ -79,6 +81,8 @@ impl Refused {
 
     /// As OTLP/HTTP wants it: a `google.rpc.Status` in the request's own encoding.
     pub(super) fn into_otlp(self, encoding: Encoding) -> Response {
+        // OTLP/HTTP requires a `google.rpc.Status` as the body of every 4xx and 5xx, in the encoding of the
+        // request.
         let (code, message) = (self.grpc_code() as i32, self.message());
         match encoding {
             Encoding::Protobuf => {
@@ -102,16 +106,19 @@ impl Refused {
         let details = match self.retry_info() {
             None => Vec::new(),
             Some(retry) => {
+                // `grpc-status-details-bin` holds a whole status that repeats code and message, not only the
+                // details.
                 RpcStatus { code: code as i32, message: message.clone(), details: vec![retry] }.encode_to_vec()
             }
         };
         let mut status = tonic::Status::with_details(code, message, details.into());
+        // Several of our codes share a gRPC code; clients and metrics need the stable one.
         status.metadata_mut().insert(CODE_METADATA, MetadataValue::from_static(self.code()));
         status
     }
 
-    /// The gRPC code for the HTTP status. OTLP clients send again on UNAVAILABLE, and on
-    /// RESOURCE_EXHAUSTED only where RetryInfo says when.
+    /// The gRPC code for the HTTP status. OTLP clients retry on UNAVAILABLE, and on RESOURCE_EXHAUSTED only if the
+    /// status carries RetryInfo.
     fn grpc_code(&self) -> GrpcCode {
         match self.status() {
             401 => GrpcCode::Unauthenticated,
@@ -209,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_shall_come_again_is_told_when() {
+    fn a_client_that_should_retry_gets_the_delay() {
         let status = Refused::from(Code::Overloaded.problem("why")).into_grpc();
         let details = RpcStatus::decode(status.details()).unwrap();
         let info = RetryInfo::decode(details.details[0].value.as_slice()).unwrap();

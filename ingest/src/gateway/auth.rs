@@ -1,8 +1,8 @@
-//! Who sends, for which tenant, and what the role allows: asked before a byte of a body is read.
+//! Authentication and authorisation: sender, tenant and role, decided before a byte of a body is read.
 //!
-//! [`admit`] is the whole question for one request. It decides on facts that it is given; it does not
-//! read a clock, limit rates (see [`super::quota`]) or look at events. No secret is kept in, printed by
-//! or put into an error of anything here.
+//! [`admit`] is the whole decision for one request, a function of its arguments; it does not read a clock,
+//! limit rates (see [`super::quota`]) or look at events. Nothing here stores or prints a secret, or puts one
+//! into an error.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::intake::Problem;
 
 pub mod change;
+pub mod change_event;
 pub mod credential;
 pub mod journal;
 pub mod key_file;
@@ -25,7 +26,7 @@ pub mod table;
 pub const TENANT_HEADER: &str = "x-custody-tenant";
 /// Tenant of requests that name none and whose identity is not bound to one.
 pub const DEFAULT_TENANT: &str = "default";
-/// The operator's own tenant: denials that no tenant can be told for, and keys of every tenant.
+/// The operator's own tenant: denials that belong to no tenant, and keys for all tenants.
 pub const OPERATOR_TENANT: &str = "custody";
 
 /// What a key may be used for: the sum of its holder's rights.
@@ -44,8 +45,8 @@ pub enum Role {
     Auditor,
 }
 
-/// What is asked of a role. The gateway asks for [`Action::Send`]; the others are recorded with every
-/// grant, so that the log says what a key was good for.
+/// What a role may allow. The gateway requires [`Action::Send`]; the others are recorded with every grant, so that
+/// the log shows what a key allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Bring events into the log.
@@ -115,7 +116,7 @@ pub struct Identity {
     pub tenant_id: Option<String>,
     /// What it may do.
     pub role: Role,
-    /// Whom events name that it is the cause of.
+    /// The principal in events that it causes.
     pub principal: Principal,
 }
 
@@ -129,6 +130,7 @@ impl Identity {
         match (&self.tenant_id, requested) {
             (Some(own), None) => Ok(own.clone()),
             (Some(own), Some(requested)) if own == requested => Ok(own.clone()),
+            // Naming the bound tenant tells the caller nothing new: it has proved to hold the key.
             (Some(own), Some(_)) => {
                 let detail =
                     format!("key {} is bound to tenant {own}: send without another tenant's name", self.key_id);
@@ -175,6 +177,7 @@ pub fn check_tenant_name(name: &str) -> Result<(), &'static str> {
     match name {
         "" => Err("is empty"),
         _ if name.len() > ID_BYTES_MAX => Err("is longer than 256 bytes"),
+        // The slash separates tenant and session in the key of a record.
         _ if name.contains(|c: char| c == '/' || c.is_control()) => Err("has a slash or a control character"),
         _ if name.starts_with('_') => Err("starts with an underscore, which is reserved"),
         _ => Ok(()),
@@ -192,7 +195,7 @@ pub enum DenialCode {
     CredentialUnknown,
     /// A key that was revoked.
     CredentialRevoked,
-    /// A key whose time is over, or whose successor has taken over.
+    /// A key that has expired, or whose overlap with its successor has ended.
     CredentialExpired,
     /// The role does not allow it.
     RoleForbidden,
@@ -249,7 +252,7 @@ impl DenialCode {
     }
 }
 
-/// A denied request. Nothing in it repeats the credential, or a tenant that the caller made up.
+/// A denied request. Nothing in it repeats the credential, or a tenant name that the caller chose.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Denied {
@@ -264,7 +267,7 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// A denial of a caller that is not known.
+    /// A denial of an unknown caller.
     pub fn of_stranger(code: DenialCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), key_id: None, tenant_id: None }
     }
@@ -298,17 +301,17 @@ impl From<Denied> for Problem {
     }
 }
 
-/// Tells who holds a credential.
+/// Identifies the holder of a credential.
 pub trait Authenticator: Send + Sync {
-    /// The identity behind a credential. Cheap enough for every request: no waiting, but for a file that
+    /// The identity behind a credential. Cheap enough for every request: it does not block, except to read a file that
     /// has changed.
     ///
     /// # Errors
-    /// Nobody, or nobody any more: codes `credential_*`.
+    /// No valid credential: codes `credential_*`.
     fn authenticate(&self, secret: Option<&str>, now: TimestampMicros) -> Result<Identity, Denied>;
 }
 
-/// A request that may go on.
+/// An admitted request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Caller {
     /// Who.
@@ -327,6 +330,8 @@ pub fn admit(
     action: Action,
     now: TimestampMicros,
 ) -> Result<Caller, Denied> {
+    // Before the tenant header is looked at: a caller without a valid key gets the same answer whatever
+    // tenant it names.
     let identity = authenticator.authenticate(credential::of_headers(headers)?, now)?;
     identity.require(action)?;
     let requested = match headers.get(TENANT_HEADER).map(|value| value.to_str()) {
@@ -341,7 +346,7 @@ pub fn admit(
     Ok(Caller { identity, tenant_id })
 }
 
-/// Takes everybody as owner of every tenant: for a gateway that only its own machine can reach.
+/// Accepts every caller as owner of every tenant: for a gateway that only its own machine can reach.
 #[derive(Debug, Clone)]
 pub struct Open(());
 
@@ -357,11 +362,13 @@ pub struct KeysNeeded {
 }
 
 impl Open {
-    /// Takes everybody, if every address that is listened on is a loopback address.
+    /// Accepts every caller, if every listening address is a loopback address.
     ///
     /// # Errors
     /// One is not.
     pub fn on(listen: &[SocketAddr]) -> Result<Self, KeysNeeded> {
+        // `to_canonical`, because an IPv4 loopback address that is mapped to IPv6 (`::ffff:127.0.0.1`) is not
+        // a loopback address by itself.
         match listen.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
             Some(address) => Err(KeysNeeded { listen: *address }),
             None => {

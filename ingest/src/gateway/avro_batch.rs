@@ -1,7 +1,7 @@
-//! Bodies of `application/vnd.custody.avro`: records that a client stamped, kept to the byte.
+//! Bodies of `application/vnd.custody.avro`: records that a client stamped, kept byte for byte.
 //!
-//! Pure. Records are decoded to be judged and to find their key; what is appended is [`Arrived::raw`],
-//! because the client's hash chain covers exactly these bytes. It gives no numbers.
+//! Pure. Records are decoded to check them and to find their key; what is appended is [`Arrived::raw`],
+//! because the client's hash chain covers exactly these bytes. It assigns no numbers.
 
 use bytes::Bytes;
 use schemas::codec::{DecodeError, check_header, codec, is_system_type};
@@ -9,8 +9,7 @@ use schemas::event::{EventHeader, EventKind, RawEvent, Scope};
 use schemas::id::Sha256;
 use schemas::reject::RejectReason;
 
-use super::body::{IntakeContext, REQUEST_EVENTS_MAX};
-use super::intake::{Arrived, Problem};
+use super::intake::{Arrived, IntakeContext, Problem, REQUEST_EVENTS_MAX};
 use super::problem::{Code, Refusal};
 use super::validate::{CLOCK_MARGIN_MS, OWN_PREFIX, OWN_PRODUCERS, header_problem};
 use crate::agent::avro_body::Records;
@@ -27,6 +26,8 @@ pub fn parse(body: &Bytes, context: &IntakeContext<'_>) -> Result<Vec<Arrived>, 
     let mut arrived = Vec::new();
     let mut problems = Vec::new();
     for (index, record) in Records::new(body.clone()).enumerate() {
+        // Checked before the record is decoded: an 8 MiB body holds two million empty records, and a problem
+        // for each of them would cost far more memory than the body.
         if index == REQUEST_EVENTS_MAX {
             let detail = format!("send at most {REQUEST_EVENTS_MAX} events in one request");
             return Err(Code::TooManyEvents.problem(detail).into());
@@ -51,6 +52,8 @@ fn one(raw: Bytes, context: &IntakeContext<'_>) -> Result<Arrived, Problem> {
         let detail = "tenant_id is not the tenant that the API key is bound to";
         return Err(Code::WrongTenant.problem(detail).at("/h/tenant_id"));
     }
+    // Checked against an earlier time than ours: the stages use the broker's time, which may be behind the
+    // gateway's, and would make a dead letter of an event that seems to come from the future.
     check_header(h, context.arrived_at.plus_ms(-CLOCK_MARGIN_MS)).map_err(|fault| {
         let field = format!("/h/{}", fault.field);
         header_problem(fault).at(field)
@@ -58,6 +61,8 @@ fn one(raw: Bytes, context: &IntakeContext<'_>) -> Result<Arrived, Problem> {
     check_type(&event)?;
     check_origin(h)?;
     check_numbers(h)?;
+    // The digest covers the numbers as well: a record that is sent again is a duplicate, while the same
+    // content that was stamped twice is two events.
     Ok(Arrived { content_sha256: Sha256::of(&raw), event, numbered: true, raw: Some(raw) })
 }
 
@@ -72,19 +77,26 @@ fn undecodable(error: DecodeError) -> Problem {
 
 fn check_type(event: &RawEvent) -> Result<(), Problem> {
     let (h, kind) = (event.h(), event.kind());
+    // By record and by name: readers select by `event_type`, so that an extension which calls itself a
+    // tick would be taken for one.
     if kind.scope() == Scope::System || is_system_type(&h.event_type) {
         return Err(Code::Reserved.problem("Custody alone writes events of this type").at("/h/event_type"));
     }
+    // The record's schema decides how the bytes are read, `event_type` how the event is used: the two must
+    // agree.
     if kind != EventKind::Extension && !event.is_known_type() {
         return Err(Code::InvalidValue.problem("event_type is not that of the record").at("/h/event_type"));
     }
     if h.session_id.is_zero() && kind.scope() == Scope::Session {
         return Err(Code::MissingField.problem("events of this type belong to a session").at("/h/session_id"));
     }
+    // `custody.producer_closed` is the one exception: only the writer itself knows that its epoch has
+    // ended, and says so in its last heartbeat.
     let is_own = |key: &String| key.starts_with(OWN_PREFIX) && !(kind == EventKind::Heartbeat && key == CLOSED_EXT);
-    match h.ext.keys().any(is_own) {
-        true => Err(Code::Reserved.problem("keys that begin with custody. are written by Custody alone").at("/h/ext")),
-        false => Ok(()),
+    if h.ext.keys().any(is_own) {
+        Err(Code::Reserved.problem("keys that begin with custody. are written by Custody alone").at("/h/ext"))
+    } else {
+        Ok(())
     }
 }
 
@@ -102,6 +114,8 @@ fn check_origin(h: &EventHeader) -> Result<(), Problem> {
 }
 
 fn check_numbers(h: &EventHeader) -> Result<(), Problem> {
+    // The client's numbers are appended as they are, so that a value that no sequencer produces would be a
+    // gap or a fork for the stage `completeness`.
     let rules = [
         ("/h/producer_id", h.producer_id.is_empty(), "producer_id is empty"),
         ("/h/producer_epoch", h.producer_epoch <= 0, "producer_epoch is not a time"),

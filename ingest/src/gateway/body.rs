@@ -1,26 +1,13 @@
 //! The bodies of `POST /v1/events`: bytes and their media type to events, all of them or none.
 //!
-//! Pure. It reads no clock, gives no numbers, decompresses nothing and asks nobody who sent them.
+//! Pure. It reads no clock, assigns no numbers, and neither decompresses nor authenticates.
 
 use bytes::Bytes;
-use schemas::time::TimestampMicros;
 
-use super::intake::Arrived;
+use super::intake::{Arrived, IntakeContext, essence};
 use super::problem::{Code, Refusal};
 use super::{avro_batch, cloudevents, event_json};
 use crate::agent::avro_body;
-
-/// Most events that one request may hold.
-pub const REQUEST_EVENTS_MAX: usize = 10_000;
-
-/// What a request says about all of its events.
-#[derive(Debug, Clone, Copy)]
-pub struct IntakeContext<'a> {
-    /// The tenant that the API key is bound to; `None`: any tenant, and each event must name it.
-    pub tenant_id: Option<&'a str>,
-    /// When the request arrived, by the gateway's clock.
-    pub arrived_at: TimestampMicros,
-}
 
 /// How a body is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +27,7 @@ pub enum MediaType {
 }
 
 impl MediaType {
-    /// The form of a body, by its `content-type` and whether a `ce-specversion` header came with it.
+    /// The form of a body, by its `content-type` and the presence of a `ce-specversion` header.
     /// Without a content type it is taken for `application/json`.
     ///
     /// # Errors
@@ -53,7 +40,8 @@ impl MediaType {
         match essence(content_type).as_str() {
             "application/cloudevents+json" => Ok(Self::CloudEvent),
             "application/cloudevents-batch+json" => Ok(Self::CloudEventBatch),
-            // Another event format than JSON is no data of an event in binary mode.
+            // In binary mode the body is the data of an event. Another event format (CloudEvents in Avro or protobuf)
+            // would be an event inside of that data, and is not read.
             other if has_ce_specversion && !other.starts_with("application/cloudevents") => Ok(Self::CloudEventBinary),
             avro_body::MEDIA_TYPE => Ok(Self::Avro),
             "application/json" => Ok(Self::Json),
@@ -67,11 +55,6 @@ impl MediaType {
 
 const SUPPORTED: &str = "send application/json, application/x-ndjson, application/cloudevents+json, \
     application/cloudevents-batch+json, a CloudEvent in binary mode or application/vnd.custody.avro";
-
-/// A content type without its parameters, in lower case.
-pub(super) fn essence(content_type: &str) -> String {
-    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
 
 /// Whether a content type names no charset but UTF-8, of which ASCII is a part.
 fn is_utf8(content_type: &str) -> bool {
@@ -105,6 +88,7 @@ pub fn parse(
         MediaType::CloudEvent => cloudevents::read(body, context),
         MediaType::CloudEventBatch => cloudevents::read_batch(body, context),
         MediaType::CloudEventBinary => cloudevents::read_binary(headers, body, context),
+        // The records are slices of one allocation, and the caller only lends the body.
         MediaType::Avro => avro_batch::parse(&Bytes::copy_from_slice(body), context),
     }
 }

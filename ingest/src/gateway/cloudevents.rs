@@ -18,9 +18,8 @@ use schemas::text::Content;
 use schemas::time::TimestampMicros;
 use serde_json::value::RawValue;
 
-use super::body::{IntakeContext, essence};
 use super::event_json::{self, Reader, collect, split_array};
-use super::intake::{Arrived, Problem};
+use super::intake::{Arrived, IntakeContext, Problem, essence};
 use super::problem::{Code, Refusal};
 use super::validate::{self, Draft, Numbers};
 
@@ -73,6 +72,8 @@ pub(super) fn read_binary(
     let mut attributes = Attributes::default();
     for (name, value) in headers {
         let Some(name) = name.strip_prefix("ce-") else { continue };
+        // In binary mode `content-type` is that attribute (HTTP binding 3.1.1); a second value could
+        // contradict it.
         if name == "datacontenttype" || attributes.0.contains_key(name) {
             let detail = "an attribute is there twice: content-type alone gives datacontenttype";
             return Err(Code::DuplicateField.problem(detail).into());
@@ -89,6 +90,8 @@ pub(super) fn read_binary(
 
 /// A header's value: quotes taken off, then percent-decoded. `None` where that is not UTF-8.
 fn header_text(value: &str) -> Option<String> {
+    // The HTTP binding (3.1.3.2) has receivers take quotes off before they decode percent sequences, as
+    // senders may quote values with spaces.
     let unquoted = match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         None => Cow::Borrowed(value),
         Some(quoted) => {
@@ -117,6 +120,7 @@ fn structured(json: &[u8], reader: &mut Reader<'_>, context: &IntakeContext<'_>)
     let media_type = media_type.as_deref().unwrap_or(JSON);
     let decoded;
     let data = match (data, data_base64) {
+        // The JSON format allows one of them. With both it is ambiguous which is the data.
         (Some(_), Some(_)) => {
             return Err(Code::DuplicateField.problem("data and data_base64 exclude each other").at("/data_base64"));
         }
@@ -149,6 +153,8 @@ impl<'a> Data<'a> {
     fn of_value(value: Option<&'a RawValue>, media_type: &'a str) -> Result<Self, Problem> {
         match value {
             None => Ok(Data::Absent),
+            // A JSON value that is not a string can only be JSON, whatever the media type says; a string is
+            // text unless the media type is JSON.
             Some(value) if is_json(media_type) || !value.get().starts_with('"') => Ok(Data::Json(value)),
             Some(value) => {
                 let detail = "a string has an escape that stands for no character";
@@ -210,6 +216,7 @@ impl Attributes {
             Some(b'{' | b'[') => return Err(Code::WrongType.problem("an attribute is text, a number or a boolean")),
             _ => (json.to_owned(), false),
         };
+        // The JSON format treats `null` as an absent attribute.
         if json != "null" {
             self.0.insert(name.into_owned(), Attribute { text, is_text });
         }
@@ -322,6 +329,7 @@ fn draft(
         }
     }
     let numbers = take_numbers(h, &mut attributes)?;
+    // A time without a zone would be read as another instant wherever the sender is not in UTC.
     let time = attributes.parsed("time", "a time of RFC 3339 with a zone", TimestampMicros::from_rfc3339)?;
     h.event_time = time.unwrap_or_default();
     h.causation_id = attributes.parsed("causationid", "a UUID", Uuid::from_hex)?;
@@ -332,6 +340,8 @@ fn draft(
     let parent_session = attributes.take("parentsessionid");
     match attributes.take("subject") {
         subject @ Some(_) if session.is_none() && kind.scope() == Scope::Session => session = subject,
+        // A subject names the session only where a session is needed and none was given: on other types it may
+        // be anything.
         Some(subject) => kept.push(("cloudevents.subject".to_owned(), subject)),
         None => {}
     }
@@ -352,11 +362,14 @@ fn identify(h: &mut EventHeader, core: Core, context: &IntakeContext<'_>, kept: 
         Some(id) => h.event_id = id,
         None => {
             let tenant = if h.tenant_id.is_empty() { context.tenant_id.unwrap_or_default() } else { &h.tenant_id };
+            // CloudEvents makes source and id together unique, and only within a tenant: two tenants may use
+            // the same source.
             h.event_id = Uuid::derive(&[b"cloudevent", tenant.as_bytes(), source.as_bytes(), id.as_bytes()]);
             kept.push(("cloudevents.id".to_owned(), id));
         }
     }
     if h.agent_id.is_empty() {
+        // A source is a URI; the agent is the part after `/agents/`, or all of it where there is no such part.
         let agent = source.rsplit_once(AGENT_PATH).map_or(&*source, |(_, agent)| agent);
         agent.clone_into(&mut h.agent_id);
     }
@@ -399,6 +412,8 @@ fn take_trace(h: &mut EventHeader, attributes: &mut Attributes) {
     let hex = |part: Option<&str>, digits: usize| {
         part.is_some_and(|part| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit()))
     };
+    // W3C trace context: version ff is invalid, and later versions may append parts, so that only the
+    // first four are looked at.
     if !hex(version, 2) || version == Some("ff") || !hex(trace, 32) || !hex(span, 16) || !hex(flags, 2) {
         return;
     }
@@ -406,6 +421,7 @@ fn take_trace(h: &mut EventHeader, attributes: &mut Attributes) {
     let span = span.and_then(SpanId::from_hex).filter(|id| !id.is_zero());
     if let (Some(trace), Some(span)) = (trace, span) {
         (h.trace_id, h.span_id) = (Some(trace), Some(span));
+        // Only what is understood leaves the attributes; the rest is kept in `ext` as it came.
         attributes.0.remove("traceparent");
     }
 }

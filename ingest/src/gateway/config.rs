@@ -1,6 +1,6 @@
-//! Section `[gateway]` of the configuration: where the gateway listens and what it bears.
+//! Section `[gateway]` of the configuration: addresses and limits.
 //!
-//! Every bound has a default that holds on a small machine. It reads no file.
+//! Every limit has a default that suits a small machine. It reads no file.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -18,18 +18,18 @@ use super::quota::QuotaConfig;
 pub struct GatewayConfig {
     /// Address for HTTP; port 0 takes a free one.
     pub http_listen: SocketAddr,
-    /// Address for gRPC; both addresses take both.
+    /// Address for gRPC; both addresses serve both protocols.
     pub grpc_listen: SocketAddr,
     /// Certificate chain, PEM; with `tls_key_file`, both addresses speak TLS only.
     pub tls_cert_file: Option<PathBuf>,
     /// Private key of the certificate, PEM.
     pub tls_key_file: Option<PathBuf>,
-    /// API keys, as `custody api-keys` keeps them. Without it everybody may send, and both addresses must
+    /// API keys, as `custody api-keys` writes them. Without it everybody may send, and both addresses must
     /// be loopback addresses.
     pub api_keys_file: Option<PathBuf>,
-    /// How often the key file is looked at, milliseconds: a revocation takes this long at most.
+    /// How often the key file is checked for changes, milliseconds: a revocation takes this long at most.
     pub api_keys_check_interval_ms: u64,
-    /// Most key and denial counts of one minute that are told apart. A count.
+    /// Most key and denial counts of one minute that are kept apart. A count.
     pub access_entries_max: usize,
     /// Most bytes of a body, after decompression.
     pub body_bytes_max: usize,
@@ -46,11 +46,11 @@ pub struct GatewayConfig {
     pub headers_max: usize,
     /// Most connections of both addresses together.
     pub connections_max: usize,
-    /// How long a connection may say nothing, milliseconds; more than the other timeouts.
+    /// How long a connection may be silent, milliseconds; more than the other timeouts.
     pub idle_timeout_ms: u64,
-    /// Most body bytes of requests that wait for the log; beyond it requests are answered 429.
+    /// Most body bytes of requests that wait for the log; above it requests are answered 429.
     pub queue_bytes_max: usize,
-    /// Most requests that wait for the log; beyond it requests are answered 429.
+    /// Most requests that wait for the log; above it requests are answered 429.
     pub queue_requests_max: usize,
     /// How long a request waits for the log, milliseconds; then it is answered 503.
     pub request_timeout_ms: u64,
@@ -73,6 +73,8 @@ pub struct GatewayConfig {
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
+            // The ports that are registered for OTLP: an SDK without an endpoint sends to these. Loopback,
+            // because without keys everybody who reaches them may send.
             http_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4318)),
             grpc_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4317)),
             tls_cert_file: None,
@@ -111,8 +113,10 @@ impl GatewayConfig {
                 problems.push(problem.to_owned());
             }
         };
+        // hyper panics on a smaller buffer (`max_buf_size`).
         check(self.header_bytes_max < 8_192, "header_bytes_max is below 8192: raise it");
         check(self.body_bytes_max == 0, "body_bytes_max is 0: nothing could be sent");
+        // A body that is larger than the whole budget would be answered 429 however often it is sent.
         check(self.body_bytes_max > self.queue_bytes_max, "queue_bytes_max is below body_bytes_max: raise it");
         check(self.gzip_ratio_max == 0, "gzip_ratio_max is 0: nothing could be sent compressed");
         check(self.connections_max == 0, "connections_max is 0: nobody could connect");
@@ -120,8 +124,11 @@ impl GatewayConfig {
         check(self.tick_interval_ms == 0, "tick_interval_ms is 0: set at least 1");
         check(self.sessions_max == 0, "sessions_max is 0: set at least 1");
         check(self.request_timeout_ms == 0, "request_timeout_ms is 0: set at least 1");
+        // Nothing is read from a connection while its request waits for the log, so the idle timeout runs
+        // during the other waits and would end them early.
         let longest_ms = self.request_timeout_ms.max(self.body_read_timeout_ms).max(self.header_read_timeout_ms);
         check(self.idle_timeout_ms <= longest_ms, "idle_timeout_ms is not above the other timeouts: raise it");
+        // With only one of them it would serve plain text where the operator expects TLS.
         let lone = self.tls_cert_file.is_some() != self.tls_key_file.is_some();
         check(lone, "tls_cert_file and tls_key_file belong together: set both or none");
         problems

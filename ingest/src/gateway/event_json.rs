@@ -1,13 +1,14 @@
 //! The native JSON form of events: the header's fields at top level, the type's own under `data`.
 //!
-//! A batch is read in one pass. Where something is wrong with it, it is read again event by event, so
-//! that the answer can list what is wrong with each. What an event must say is decided in
-//! [`super::validate`]; `docs/intake.md` describes the form.
+//! A batch is read in one pass. If it has a fault, it is read again event by event, so that the answer can list
+//! the problems of each. The rules for an event are in [`super::validate`]; `docs/intake.md` describes the
+//! form.
 
 mod content;
 mod notes;
 #[cfg(test)]
 mod tests;
+mod text;
 mod track;
 
 use std::borrow::Cow;
@@ -20,13 +21,13 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Seq
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::body::{IntakeContext, REQUEST_EVENTS_MAX};
-use super::intake::{Arrived, Problem};
+use super::intake::{Arrived, IntakeContext, Problem, REQUEST_EVENTS_MAX};
 use super::problem::{Code, PROBLEMS_LISTED_MAX, Refusal};
 use super::validate::{self, Draft, Numbers};
-pub(super) use content::string;
 use notes::{Notes, Path};
-use track::{Hook, Key, NoHook, Record, Seed, Tracked};
+use text::Key;
+pub(super) use text::string;
+use track::{Hook, NoHook, RecordDeserializer, Seed, Tracked, content_of};
 
 type Json<'de> = serde_json::Deserializer<serde_json::de::SliceRead<'de>>;
 
@@ -53,6 +54,8 @@ fn read_array(body: &[u8], context: &IntakeContext<'_>) -> Result<Vec<Arrived>, 
         Ok(events) => Ok(events),
         Err(_) => {
             let mut reader = Reader::new(context);
+            // Slower, and only for batches that are refused: the one-pass parser stops at the first fault and
+            // cannot continue after it.
             collect(split_array(body)?.into_iter().map(|event| reader.one(event.get().as_bytes())))
         }
     }
@@ -70,6 +73,8 @@ pub(super) fn split_array(body: &[u8]) -> Result<Vec<&RawValue>, Refusal> {
             let mut elements = Vec::new();
             while let Some(element) = access.next_element()? {
                 elements.push(element);
+                // Kept outside of the visitor, which serde drops with an error: the answer names the element
+                // at fault by it.
                 *self.0 = elements.len();
                 if elements.len() > REQUEST_EVENTS_MAX {
                     return Err(de::Error::custom("too many"));
@@ -82,6 +87,8 @@ pub(super) fn split_array(body: &[u8]) -> Result<Vec<&RawValue>, Refusal> {
     let mut de = Json::from_slice(body);
     let elements = de.deserialize_seq(Elements(&mut count)).and_then(|elements| de.end().map(|()| elements));
     elements.map_err(|error| match error.classify() {
+        // First, because the visitor can report this only as an error of its own, which looks like a fault in
+        // the data.
         _ if count > REQUEST_EVENTS_MAX => too_many_events().into(),
         Category::Data => Code::WrongType.problem("expected an array of events").into(),
         _ => syntax(&error).in_event(count).into(),
@@ -97,6 +104,7 @@ pub(super) fn collect(read: impl Iterator<Item = Result<Arrived, Problem>>) -> R
         }
         match event {
             Ok(event) if problems.is_empty() => events.push(event),
+            // Nothing of the request will be appended: the rest is read only for its problems.
             Ok(_) => {}
             Err(problem) => problems.push(problem.in_event(index)),
         }
@@ -159,7 +167,8 @@ impl<'a> Reader<'a> {
         self.notes.ext.clear();
         let mut top = Top::default();
         let tracked = Tracked { de, notes: &mut self.notes, path: Path::Root };
-        let h = EventHeader::deserialize(Record { tracked, hook: &mut top })?;
+        let h = EventHeader::deserialize(RecordDeserializer { tracked, hook: &mut top })?;
+        // After the last member: type, data and session may come in any order.
         top.draft(h, &mut self.notes)
     }
 
@@ -229,7 +238,7 @@ struct Top<'de> {
 enum Data<'de> {
     #[default]
     Absent,
-    /// It came before the event type.
+    /// It was read before the event type was known.
     Waiting(&'de RawValue),
     Read(RawEvent),
 }
@@ -245,6 +254,8 @@ impl<'de> Hook<'de> for Top<'de> {
             "ext" => access.next_value_seed(Ext(notes))?,
             "data" => self.read_data(access, notes)?,
             _ => {
+                // Whether a number was brought cannot be seen from its value: a `seq` of 0 is also what an
+                // absent one is read as.
                 self.numbers.note(name);
                 return Ok(false);
             }
@@ -264,10 +275,14 @@ fn field<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
 impl<'de> Top<'de> {
     fn read_data<A: MapAccess<'de>>(&mut self, access: &mut A, notes: &mut Notes) -> Result<(), A::Error> {
         if !matches!(self.data, Data::Absent) {
+            // Parsers differ in which of two equal members counts: a filter in front of the gateway could have
+            // seen the other one.
             return Err(notes.error(DATA, Code::DuplicateField, "a member is there twice"));
         }
         self.data = match self.event_type.as_deref().map(EventKind::of_event_type) {
             Some(Some(kind)) => Data::Read(access.next_value_seed(OfKind(kind, notes))?),
+            // The members of a JSON object have no order. Without the type the fields are not known, so the
+            // text is kept and read when the type has come.
             _ => Data::Waiting(access.next_value()?),
         };
         Ok(())
@@ -295,6 +310,8 @@ fn data_of<E: de::Error>(event_type: &str, data: Option<&RawValue>, notes: &mut 
     match EventKind::of_event_type(event_type) {
         Some(kind) => {
             let json = data.map_or("{}", RawValue::get);
+            // A missing `data` is an empty object, so that a type without mandatory fields may leave it out
+            // and any other one names the field that is missing.
             let read = OfKind(kind, &mut *notes).deserialize(&mut Json::from_slice(json.as_bytes()));
             read.map_err(|error| match error.classify() {
                 Category::Data => E::custom("refused"),
@@ -325,7 +342,7 @@ impl<'de> Visitor<'de> for OfKind<'_> {
 
     fn visit_some<D: Deserializer<'de>>(self, de: D) -> Result<RawEvent, D::Error> {
         let tracked = Tracked { de, notes: self.1, path: DATA };
-        RawEvent::deserialize_as(self.0, Record { tracked, hook: &mut NoHook })
+        RawEvent::deserialize_as(self.0, RecordDeserializer { tracked, hook: &mut NoHook })
     }
 
     fn visit_none<E: de::Error>(self) -> Result<RawEvent, E> {
@@ -338,13 +355,15 @@ impl<'de> Visitor<'de> for OfKind<'_> {
 fn extension<E: de::Error>(data: Option<&RawValue>, notes: &mut Notes) -> Result<Extension<RawText>, E> {
     let mut made = Extension::default();
     let Some(data) = data else { return Ok(made) };
+    // A type that is not in the catalogue may have any data. What is no object has no members to keep as
+    // attributes.
     if !data.get().starts_with('{') {
-        made.body = content::of_value(data, notes, DATA)?;
+        made.body = content_of(data, notes, DATA)?;
         return Ok(made);
     }
     for (name, value) in members(data, notes, DATA)? {
         match &*name {
-            "body" => made.body = content::of_value(value, notes, Path::Field(&DATA, "body"))?,
+            "body" => made.body = content_of(value, notes, Path::Field(&DATA, "body"))?,
             "attributes" if value.get().starts_with('{') => {
                 let path = Path::Field(&DATA, "attributes");
                 for (name, value) in members(value, notes, path)? {
@@ -405,9 +424,10 @@ pub(super) fn object(json: &[u8]) -> Result<Vec<(Cow<'_, str>, &RawValue)>, Prob
         _ => syntax(&error),
     })?;
     let mut seen = BTreeSet::new();
-    match members.iter().all(|(name, _)| seen.insert(name)) {
-        true => Ok(members),
-        false => Err(Code::DuplicateField.problem("a member is there twice")),
+    if members.iter().all(|(name, _)| seen.insert(name)) {
+        Ok(members)
+    } else {
+        Err(Code::DuplicateField.problem("a member is there twice"))
     }
 }
 

@@ -1,8 +1,8 @@
-//! What an OTLP request becomes in memory, judged before it does: many empty messages, and attributes
-//! of a resource that every one of its spans repeats.
+//! Limits on what an OTLP request becomes in memory, checked before it is decoded: many empty messages, and
+//! attributes of a resource that every one of its spans repeats.
 //!
-//! A message of two bytes decodes to a structure of hundreds, so that a bound on bytes alone is none. It
-//! does not decode and does not care what attributes say.
+//! An empty message takes two bytes on the wire and hundreds in memory, so a limit on the body's bytes does
+//! not bound the memory. It does not decode and does not look at what attributes say.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -11,15 +11,15 @@ use prost::Message;
 use super::intake::Problem;
 use super::problem::Code;
 
-/// Most spans or log records of one request: some 3 KiB each once they are events.
+/// Most spans or log records of one request: each takes about 3 KiB as an event.
 pub(super) const ITEMS_MAX: usize = 20_000;
-/// Bytes that a message has at least on average; real attributes have 9 and more.
+/// Smallest average size of a message, bytes; real attributes have 9 and more.
 const MESSAGE_BYTES_MIN: usize = 6;
-/// Messages that are free.
+/// Messages that a request may hold regardless of its size.
 const MESSAGES_FREE: usize = 1_000;
 /// Most bytes that the attributes of resources and scopes may become in all events together.
 const REPEATED_BYTES_MAX: usize = 64 << 20;
-/// How deep messages are looked into; decoders stop at 100.
+/// How deep messages are counted; the decoder stops at 100.
 const DEPTH_MAX: usize = 100;
 
 /// Messages that a message of this kind holds, by field number.
@@ -46,7 +46,7 @@ struct Counts {
     messages: usize,
 }
 
-/// Whether a protobuf body may be decoded. One that is malformed may: its decoder says what is wrong.
+/// Whether a protobuf body may be decoded. A malformed one may: the decoder reports what is wrong.
 ///
 /// # Errors
 /// 413.
@@ -61,6 +61,8 @@ pub(super) fn check_protobuf(bytes: &[u8]) -> Result<(), Problem> {
 /// # Errors
 /// 413.
 pub(super) fn check_json(bytes: &[u8]) -> Result<(), Problem> {
+    // Counted without a parser, braces in strings included: a real body has far fewer than one brace in
+    // six bytes. Items are counted after the decoding, in `repeated`.
     let messages = bytes.iter().filter(|byte| **byte == b'{').count();
     judge(Counts { items: 0, messages }, bytes.len())
 }
@@ -69,9 +71,10 @@ fn judge(counts: Counts, bytes: usize) -> Result<(), Problem> {
     if counts.items > ITEMS_MAX {
         return Err(too_many_items());
     }
-    match counts.messages > MESSAGES_FREE + bytes / MESSAGE_BYTES_MIN {
-        true => Err(Code::TooManyItems.problem("most of the request's messages are empty; leave them out")),
-        false => Ok(()),
+    if counts.messages > MESSAGES_FREE + bytes / MESSAGE_BYTES_MIN {
+        Err(Code::TooManyItems.problem("most of the request's messages are empty; leave them out"))
+    } else {
+        Ok(())
     }
 }
 
@@ -85,6 +88,8 @@ fn count(mut bytes: &[u8], shape: &Shape, depth: usize, counts: &mut Counts) {
     counts.items += usize::from(std::ptr::eq(shape, &ITEM));
     while depth < DEPTH_MAX && !bytes.is_empty() {
         let Some(field) = varint(&mut bytes) else { return };
+        // Wire types of protobuf: 0 varint, 1 eight bytes, 2 length-delimited, 5 four bytes. 3 and 4 are
+        // groups, which OTLP does not use: the decoder will refuse them.
         match field & 7 {
             0 if varint(&mut bytes).is_some() => {}
             1 if bytes.len() >= 8 => bytes = &bytes[8..],
@@ -93,6 +98,7 @@ fn count(mut bytes: &[u8], shape: &Shape, depth: usize, counts: &mut Counts) {
                 let len = varint(&mut bytes).and_then(|len| usize::try_from(len).ok());
                 let Some((part, rest)) = len.and_then(|len| bytes.split_at_checked(len)) else { return };
                 bytes = rest;
+                // Only fields that hold messages are entered: a string's bytes may look like anything.
                 if let Some((_, inner)) = shape.0.iter().find(|(number, _)| *number == field >> 3) {
                     count(part, inner, depth + 1, counts);
                 }
@@ -135,21 +141,22 @@ pub(super) fn check_logs(request: &ExportLogsServiceRequest) -> Result<(), Probl
 
 /// Of (bytes that every item repeats, items).
 fn repeated(scopes: impl Iterator<Item = (usize, usize)>) -> Result<(), Problem> {
+    // Each event gets a copy of the attributes of its resource and scope: a 4 MiB resource above 10 000
+    // spans is a small body and 40 GiB of events.
     let (bytes, items) = scopes.fold((0_usize, 0_usize), |(bytes, all), (each, items)| {
         (bytes.saturating_add(each.saturating_mul(items)), all + items)
     });
     if items > ITEMS_MAX {
         return Err(too_many_items());
     }
-    match bytes > REPEATED_BYTES_MAX {
-        true => {
-            let detail = format!(
-                "the attributes of resources and scopes would fill {bytes} bytes in all events together, more than \
+    if bytes > REPEATED_BYTES_MAX {
+        let detail = format!(
+            "the attributes of resources and scopes would fill {bytes} bytes in all events together, more than \
                  {REPEATED_BYTES_MAX}; send fewer items at once"
-            );
-            Err(Code::BodyTooLarge.problem(detail))
-        }
-        false => Ok(()),
+        );
+        Err(Code::BodyTooLarge.problem(detail))
+    } else {
+        Ok(())
     }
 }
 

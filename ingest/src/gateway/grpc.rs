@@ -1,7 +1,8 @@
 //! Requests over gRPC: the trace and logs services of OTLP.
 //!
-//! The same steps as over HTTP, in gRPC's words: who sends is asked before the message is read, and a
-//! message is looked at as bytes before it is decoded. It has no listener of its own; both take both.
+//! The same steps as over HTTP, in gRPC's terms: the sender is authenticated before the message is read, and
+//! a message is checked as bytes before it is decoded. It has no listener of its own: both listeners serve
+//! both protocols.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use tonic::server::Grpc;
 use tonic::{Code as GrpcCode, Status};
 
 use super::answer::{CODE_METADATA, Refused};
+use super::app::{App, OTLP_GRPC};
 use super::auth::Caller;
+use super::export::{Export, Signal, logs_response, traces_response};
 use super::otlp::Encoding;
 use super::problem::Code;
-use super::router::{App, OTLP_GRPC, Otlp, Signal, logs_response, traces_response};
 
 /// Path of the trace service's only method.
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -47,7 +49,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Lets known senders in, bounds the time of the whole call, and counts its answer.
+/// Authenticates the sender, bounds the time of the whole call, and counts its answer.
 async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let caller = match app.admit(request.headers()) {
@@ -55,15 +57,21 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
         Err(refused) => return refusal(&app, begun, refused),
     };
     request.extensions_mut().insert(caller);
+    // tonic reads a message without a deadline: a client could hold a stream open by sending its message
+    // byte by byte. The sum covers the slowest message that HTTP would accept and the longest wait for the
+    // log.
     let timeout = app.body.read_timeout + app.request_timeout;
     let Ok(response) = tokio::time::timeout(timeout, next.run(request)).await else {
         let problem = Code::RequestTimeout.problem(format!("send the whole message within {} ms", timeout.as_millis()));
         return refusal(&app, begun, problem.into());
     };
+    // A failed unary call is answered with headers only, so that its status is here. A successful one has
+    // its status in the trailers, which have not been sent yet.
     let code = response.headers().get(Status::GRPC_STATUS).map(|value| GrpcCode::from_bytes(value.as_bytes()));
     app.answered(OTLP_GRPC, begun, http_status(code));
     if code.is_some_and(|code| code != GrpcCode::Ok) && !response.headers().contains_key(CODE_METADATA) {
-        // What tonic refuses by itself has no code of ours.
+        // tonic itself refused the call (too large, bad framing): that status carries no code of ours, and the refusal
+        // has not been counted yet.
         app.refused(MALFORMED);
     }
     response
@@ -82,6 +90,7 @@ fn http_status(code: Option<GrpcCode>) -> u16 {
         Some(GrpcCode::PermissionDenied) => 403,
         Some(GrpcCode::Unimplemented) => 404,
         Some(GrpcCode::DeadlineExceeded) => 408,
+        // tonic's status for a message above `max_decoding_message_size`.
         Some(GrpcCode::OutOfRange) => 413,
         Some(GrpcCode::ResourceExhausted) => 429,
         Some(GrpcCode::Unavailable) => 503,
@@ -92,25 +101,28 @@ fn http_status(code: Option<GrpcCode>) -> u16 {
 async fn unary(app: Arc<App>, signal: Signal, request: Request) -> Response {
     let mut grpc =
         Grpc::new(Whole).accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(app.body.bytes_max);
-    grpc.unary(Export { app, signal }, request.map(tonic::body::Body::new)).await.into_response()
+    grpc.unary(ExportMethod { app, signal }, request.map(tonic::body::Body::new)).await.into_response()
 }
 
 /// The one method of a service.
 #[derive(Clone)]
-struct Export {
+struct ExportMethod {
     app: Arc<App>,
     signal: Signal,
 }
 
-impl Export {
+impl ExportMethod {
     async fn take(&self, request: tonic::Request<Bytes>) -> Result<Bytes, Refused> {
         let (_, mut extensions, body) = request.into_parts();
+        // `gate` has put it there. Fail closed if a route is ever added outside of the gate.
         let Some(caller) = extensions.remove::<Caller>() else {
             return Err(Code::Unauthenticated.problem("send an API key").into());
         };
         let mut share = self.app.budget.share();
+        // tonic has buffered the whole message before it calls a service, so that the budget is charged only
+        // now: it bounds what waits for the log, not what is being received.
         share.hold(body.len())?;
-        let source = Otlp { protocol: OTLP_GRPC, signal: self.signal, encoding: Encoding::Protobuf };
+        let source = Export { protocol: OTLP_GRPC, signal: self.signal, encoding: Encoding::Protobuf };
         let (rejected, message) = source.write(&self.app, &body, caller, share).await?;
         Ok(match self.signal {
             Signal::Traces => traces_response(rejected, message).encode_to_vec(),
@@ -120,12 +132,13 @@ impl Export {
     }
 }
 
-impl tower::Service<tonic::Request<Bytes>> for Export {
+impl tower::Service<tonic::Request<Bytes>> for ExportMethod {
     type Response = tonic::Response<Bytes>;
     type Error = Status;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        // Back-pressure is the budget's and the queue's, which answer with a status that a client can act on.
         Poll::Ready(Ok(()))
     }
 
@@ -141,7 +154,7 @@ impl tower::Service<tonic::Request<Bytes>> for Export {
     }
 }
 
-/// Messages as bytes: they are decoded once they have been looked at.
+/// Messages as bytes: they are decoded after `expansion` has checked them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Whole;
 

@@ -1,8 +1,8 @@
-//! Bounds on what one request and one connection may cost: bytes, ratio of compression, time.
+//! Limits on what one request may cost: bytes, compression ratio, time.
 //!
-//! A body is read and decompressed chunk by chunk and is given up at the byte that is one too many, so
-//! that a bomb costs what it may cost and no more. What all requests hold together is one budget. It does
-//! not look at what a body says.
+//! A body is read and decompressed chunk by chunk and refused at the first byte above the limit, so that a
+//! decompression bomb costs no more than a legal body. One budget bounds what all requests hold together. It
+//! does not look at what a body says.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -18,10 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::intake::Problem;
-use super::problem::Code;
-use super::writer::overloaded;
+use super::problem::{Code, overloaded};
 
-/// Decompressed bytes below which the ratio does not matter: a short run of zeros is no bomb.
+/// Decompressed bytes below which the ratio is not checked: a short run of zeros is no bomb.
 const RATIO_FREE_BYTES: usize = 1 << 20;
 /// The unit of the budget: a semaphore counts to 2^29 on 32-bit machines.
 const BUDGET_UNIT: usize = 1 << 10;
@@ -50,13 +49,13 @@ impl Budget {
         Self { units: Arc::new(Semaphore::new(bytes.div_ceil(BUDGET_UNIT).min(Semaphore::MAX_PERMITS))), gauge }
     }
 
-    /// A request's share, empty at first.
+    /// A share for one request, empty at first.
     pub fn share(&self) -> Share {
         Share { budget: self.clone(), permit: None, units: 0 }
     }
 }
 
-/// What one request holds of a [`Budget`]; given back when dropped.
+/// What one request holds of a [`Budget`]; released when dropped.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -71,10 +70,13 @@ impl Share {
     /// [`Code::Overloaded`]: the budget is used up.
     pub fn hold(&mut self, bytes: usize) -> Result<(), Problem> {
         let more = bytes.div_ceil(BUDGET_UNIT).saturating_sub(self.units);
+        // A semaphore takes at most `u32::MAX` permits in one call.
         let Ok(count) = u32::try_from(more) else { return Err(overloaded()) };
         if count == 0 {
             return Ok(());
         }
+        // Never waits: a request that waits for more while it holds a part could wait for another one that
+        // does the same.
         let taken = Arc::clone(&self.budget.units).try_acquire_many_owned(count).map_err(|_| overloaded())?;
         match &mut self.permit {
             Some(permit) => permit.merge(taken),
@@ -93,7 +95,7 @@ impl Drop for Share {
     }
 }
 
-/// How a body comes.
+/// Content coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
     Identity,
@@ -106,10 +108,12 @@ impl Coding {
             || Code::UnsupportedEncoding.problem("send the body as it is, or with Content-Encoding: gzip");
         let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
         let Some(coding) = codings.next() else { return Ok(Self::Identity) };
+        // A second coding multiplies the ratio: 200 times 200.
         if codings.next().is_some() {
             return Err(unsupported());
         }
         match coding.as_bytes().trim_ascii() {
+            // RFC 9110 section 8.4.1.3 asks recipients to treat `x-gzip` as `gzip`.
             name if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") => Ok(Self::Gzip),
             name if name.is_empty() || name.eq_ignore_ascii_case(b"identity") => Ok(Self::Identity),
             _ => Err(unsupported()),
@@ -117,15 +121,17 @@ impl Coding {
     }
 }
 
-/// Whether a request of HTTP/1 says how long its body is: without it there is none.
+/// Whether an HTTP/1 request declares its body: without `Content-Length` or `Transfer-Encoding` it has none (RFC 9112
+/// section 6.3), and a client that left them out would get `empty_body` for a body that it has sent.
 ///
 /// # Errors
 /// [`Code::LengthRequired`].
 pub fn check_length(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
     let framed = headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
-    match version < Version::HTTP_2 && !framed {
-        true => Err(Code::LengthRequired.problem("send Content-Length, or Transfer-Encoding: chunked")),
-        false => Ok(()),
+    if version < Version::HTTP_2 && !framed {
+        Err(Code::LengthRequired.problem("send Content-Length, or Transfer-Encoding: chunked"))
+    } else {
+        Ok(())
     }
 }
 
@@ -142,19 +148,29 @@ pub async fn read_body(
 ) -> Result<Bytes, Problem> {
     let coding = Coding::of(headers)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    // Refused before a byte is read. A client can declare only the compressed length, so that the limit is
+    // checked again while the body is decompressed.
     if length.is_some_and(|length| length > limits.bytes_max as u64) {
         return Err(too_large(limits.bytes_max));
     }
+    // One deadline for the whole body: a limit per chunk would let a client that sends a byte a second
+    // hold its memory for months.
     let deadline = Instant::now() + limits.read_timeout;
     let mut chunks = body.into_data_stream();
     let mut sink = Sink::new(coding, limits);
     loop {
         let chunk = tokio::time::timeout_at(deadline, chunks.next()).await;
-        match chunk.map_err(|_| too_slow(limits.read_timeout))? {
+        let too_slow = |_| {
+            let detail = format!("send the whole body within {} ms", limits.read_timeout.as_millis());
+            Code::RequestTimeout.problem(detail)
+        };
+        match chunk.map_err(too_slow)? {
             None => return sink.finish(),
             Some(Err(_)) => return Err(Code::MalformedRequest.problem("the body was cut off")),
             Some(Ok(chunk)) => {
                 sink.take(chunk)?;
+                // Charged as it arrives, decompressed: a client that declares much and sends little holds
+                // little.
                 share.hold(sink.len())?;
             }
         }
@@ -163,10 +179,6 @@ pub async fn read_body(
 
 fn too_large(bytes_max: usize) -> Problem {
     Code::BodyTooLarge.problem(format!("send at most {bytes_max} bytes at once, after decompression"))
-}
-
-fn too_slow(timeout: Duration) -> Problem {
-    Code::RequestTimeout.problem(format!("send the whole body within {} ms", timeout.as_millis()))
 }
 
 /// Collects the chunks of a body.
@@ -212,7 +224,10 @@ impl Sink {
             Self::Gzip { decoder, compressed, limits } => {
                 *compressed = compressed.saturating_add(chunk.len());
                 let ratio_bytes = compressed.saturating_mul(limits.ratio_max).max(RATIO_FREE_BYTES);
+                // The allowance grows with the compressed bytes received so far, so that a bomb is stopped
+                // within the chunk that would expand it.
                 decoder.get_mut().bytes_max = limits.bytes_max.min(ratio_bytes);
+                // Flushed after each chunk: bytes that the decoder still buffers would not be counted.
                 let written = decoder.write_all(&chunk).and_then(|()| decoder.flush());
                 written.map_err(|_| gzip_problem(decoder.get_ref(), limits))
             }
@@ -223,6 +238,8 @@ impl Sink {
         match self {
             Self::Identity { mut chunks, .. } if chunks.len() < 2 => Ok(chunks.pop().unwrap_or_default()),
             Self::Identity { chunks, .. } => Ok(chunks.concat().into()),
+            // Also verifies the checksum: a body that was cut off between two blocks decompresses without an
+            // error until here.
             Self::Gzip { mut decoder, limits, .. } => match decoder.try_finish() {
                 Ok(()) => Ok(std::mem::take(&mut decoder.get_mut().bytes).into()),
                 Err(_) => Err(gzip_problem(decoder.get_ref(), &limits)),
@@ -242,7 +259,7 @@ fn gzip_problem(bounded: &Bounded, limits: &BodyLimits) -> Problem {
     }
 }
 
-/// Memory that refuses the byte that is one too many.
+/// A buffer that refuses to grow above its limit.
 struct Bounded {
     bytes: Vec<u8>,
     bytes_max: usize,

@@ -1,6 +1,7 @@
 //! What the gateway counts: Prometheus names and labels, one handle per series.
 //!
-//! Labels never hold a tenant, a key or anything else that a client made up.
+//! Labels never hold a tenant, a key or any other value that a client chooses: it could create series without
+//! bound.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -1,9 +1,10 @@
 //! Intake over the network: requests in, acknowledged records out.
 //!
-//! Protocols turn bytes into [`intake::Arrived`] events, one writer numbers and appends them. It does
+//! Protocols turn bytes into [`intake::Arrived`] events, and one writer numbers and appends them. It does
 //! not look for personal data and does not judge what events say.
 
 mod answer;
+mod app;
 pub mod auth;
 pub mod avro_batch;
 pub mod body;
@@ -11,6 +12,7 @@ mod cloudevents;
 mod config;
 mod event_json;
 mod expansion;
+mod export;
 mod grpc;
 pub mod intake;
 pub mod limits;
@@ -41,6 +43,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::config::GatewayConfig;
 
+use self::app::App;
 use self::auth::journal::Journal;
 use self::auth::key_file::{KeyFile, KeyFileError};
 use self::auth::{Authenticator, KeysNeeded, Open};
@@ -48,10 +51,9 @@ use self::limits::Budget;
 use self::metrics::GatewayMetrics;
 use self::otlp::TraceSessions;
 use self::quota::{QuotaConfigError, Quotas};
-use self::router::App;
 use self::server::Guard;
 use self::upkeep::Upkeep;
-use self::writer::{Writer, WriterConfig, WriterHandle};
+use self::writer::{GatewayWriter, WriterConfig, WriterHandle};
 use crate::log::{Broker, LogError};
 
 /// Why a gateway does not start, or stops by itself.
@@ -69,7 +71,7 @@ pub enum GatewayError {
     /// The key file cannot be used.
     #[error("gateway: {0}")]
     Keys(#[from] KeyFileError),
-    /// An address cannot be listened on: take another, or end who has it.
+    /// An address cannot be listened on: choose another, or stop the process that uses it.
     #[error("gateway cannot listen on {address}: {source}")]
     Listen {
         /// The address.
@@ -85,12 +87,12 @@ pub enum GatewayError {
         /// Why.
         source: io::Error,
     },
-    /// The log can never take what was sent: correct what it says.
+    /// The log will never accept what was sent: correct what the message names.
     #[error("gateway: {0}")]
     Log(#[from] LogError),
 }
 
-/// A gateway that listens. Nothing is answered before [`Gateway::run`].
+/// A gateway that listens. No request is answered before [`Gateway::run`].
 pub struct Gateway<B> {
     config: GatewayConfig,
     http: TcpListener,
@@ -99,7 +101,7 @@ pub struct Gateway<B> {
     tls: Option<RustlsConfig>,
     app: Arc<App>,
     keys: Option<Arc<KeyFile>>,
-    writer: Writer<B>,
+    writer: GatewayWriter<B>,
 }
 
 impl<B> std::fmt::Debug for Gateway<B> {
@@ -122,7 +124,7 @@ impl<B: Broker> Gateway<B> {
     /// stable over restarts; no two gateways of one log have the same.
     ///
     /// # Errors
-    /// It cannot start, and says what to change. The log is not asked: a gateway starts without it, is
+    /// It cannot start; the error says what to change. The log is not contacted: without it a gateway starts, is
     /// not ready, and answers 503.
     pub async fn bind(
         config: GatewayConfig,
@@ -131,6 +133,7 @@ impl<B: Broker> Gateway<B> {
         clock: fn() -> TimestampMicros,
         registry: &mut Registry,
     ) -> Result<Self, GatewayError> {
+        // All of them at once: an operator who gets one problem per start needs a restart for each.
         let problems = config.problems();
         if !problems.is_empty() {
             return Err(GatewayError::Config(problems));
@@ -138,14 +141,18 @@ impl<B: Broker> Gateway<B> {
         let quotas = Quotas::new(&config.quota)?;
         let (keys, authenticator) = access(&config, clock())?;
         let tls = tls(&config).await?;
+        // Last of what can fail: a process that cannot read its keys or certificates must not accept
+        // connections that it will never answer.
         let (http, grpc) = (listen(config.http_listen)?, listen(config.grpc_listen)?);
         let addresses = Addresses { http: http.1, grpc: grpc.1 };
         let metrics = GatewayMetrics::default();
         metrics.register(registry);
-        let (writer, handle) = Writer::new(writer_config(&config, instance), broker, clock, metrics.clone());
+        let (writer, handle) = GatewayWriter::new(writer_config(&config, instance), broker, clock, metrics.clone());
         let app = App {
             writer: handle,
             authenticator,
+            // The start time is part of the ids of its events: two runs of one instance count their events
+            // from 0, and must not give two events one id.
             journal: Journal::new(instance, clock(), config.access_entries_max),
             quotas,
             budget: Budget::new(config.queue_bytes_max, metrics.queue_bytes.clone()),
@@ -165,13 +172,13 @@ impl<B: Broker> Gateway<B> {
         self.addresses
     }
 
-    /// The way to its writer: for events that this process has to tell by itself.
+    /// The handle of its writer, for events that this process itself is the source of.
     pub fn writer(&self) -> WriterHandle {
         self.app.writer.clone()
     }
 
     /// Serves until `shutdown`, then stops accepting, finishes and answers what it has, and ends within
-    /// `drain_timeout_ms`. What is not in the log by then was not acknowledged, and is sent again.
+    /// `drain_timeout_ms`. What is not in the log by then was not acknowledged, so clients send it again.
     ///
     /// # Errors
     /// A listener failed, or the log can never take what was sent.
@@ -189,32 +196,43 @@ impl<B: Broker> Gateway<B> {
             let grpc = async { serve(grpc).await.map_err(|source| failed(addresses.grpc, source)) };
             futures::future::try_join(http, grpc).await.map(|_| ())
         };
+        // A task of its own: during the drain below only the servers are awaited, and the handlers they wait
+        // for need a writer that keeps appending.
         let mut writer = tokio::spawn(writer.run(closed));
         let mut upkeep = Upkeep { app: Arc::clone(&app), keys, pending: Vec::new() };
         tokio::pin!(servers);
         let lost = tokio::select! {
             () = shutdown => None,
             () = upkeep.run() => None,
+            // Without a shutdown a server ends only with an error, and then no request is left to drain.
             ended = &mut servers => return ended,
             ended = &mut writer => Some(joined(ended)),
         };
+        // Before the listeners close: `/readyz` answers 503 from here on, so that load balancers stop sending
+        // here.
         app.draining.store(true, Ordering::Relaxed);
         let drain = Duration::from_millis(config.drain_timeout_ms);
         let deadline = Instant::now() + drain;
         handle.graceful_shutdown(Some(drain));
         let drained = timeout_at(deadline, async {
             servers.await?;
+            // The writer ended first, so that its error is the reason to stop; there is no task left that
+            // `close` could reach, and nothing more can be appended.
             if let Some(ended) = lost {
                 return Ok(ended?);
             }
+            // After the servers have ended, so that the last requests are counted.
             upkeep.finish().await;
-            // The writer listens for as long as it lives.
+            // Only now, after the servers and the last counts: the writer must take everything that they submit
+            // before its queue is closed.
             let _ = close.send(true);
             Ok::<_, GatewayError>(joined((&mut writer).await)?)
         });
         drained.await.unwrap_or_else(|_| {
             writer.abort();
-            tracing::warn!("stopped before the log took everything; nothing that it did not take was acknowledged");
+            tracing::warn!(
+                "stopped before the log had accepted everything; what it did not accept was not acknowledged"
+            );
             Ok(())
         })
     }
@@ -241,6 +259,8 @@ type Access = (Option<Arc<KeyFile>>, Arc<dyn Authenticator>);
 
 fn access(config: &GatewayConfig, now: TimestampMicros) -> Result<Access, GatewayError> {
     match &config.api_keys_file {
+        // Fail closed: without keys every caller is an owner of every tenant, which is acceptable on loopback
+        // addresses only.
         None => Ok((None, Arc::new(Open::on(&[config.http_listen, config.grpc_listen])?))),
         Some(path) => {
             let interval_ms = i64::try_from(config.api_keys_check_interval_ms).unwrap_or(i64::MAX);
@@ -253,6 +273,8 @@ fn access(config: &GatewayConfig, now: TimestampMicros) -> Result<Access, Gatewa
 async fn tls(config: &GatewayConfig) -> Result<Option<RustlsConfig>, GatewayError> {
     let Some((cert, key)) = config.tls_cert_file.as_ref().zip(config.tls_key_file.as_ref()) else { return Ok(None) };
     let failed = |source| GatewayError::Tls { cert: cert.clone(), source };
+    // rustls panics when it builds a configuration without a provider. Choosing one is the decision of the
+    // process, so axum-server is built without any.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         return Err(failed(io::Error::other("the process has no default crypto provider")));
     }

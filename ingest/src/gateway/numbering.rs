@@ -1,14 +1,14 @@
-//! Numbers for events that came without: gap-free per (session, gateway, epoch), in order of arrival.
+//! Numbers for events that arrive without: gap-free per (session, gateway, epoch), in order of arrival.
 //!
-//! A gateway cannot know what other gateways received of a session, nor what it received before its
-//! own restart, so its numbers prove gap-freeness from the gateway on and no more; the stage
-//! `completeness` judges them that way. Unlike [`crate::agent::sequencer`] it never completes a
-//! session's summary: what a client says of its session is evidence and stays as it is, and events
-//! that come after the end are numbered on. It reads no clock and writes nothing.
+//! A gateway cannot know what other gateways received of a session, nor what it received before its own
+//! restart, so its numbers prove that nothing is missing after the gateway and no more; the stage
+//! `completeness` judges them that way. Unlike [`crate::agent::sequencer`] it never fills in a session's
+//! summary: what a client says about its session is evidence and is not changed, and events after a
+//! session's end get further numbers. It reads no clock and writes nothing.
 //!
-//! Memory is bounded by beginning a new epoch, in which every session starts at 0 again, whenever
-//! more sessions are open than are to be remembered: one fact for all of them, instead of one exception
-//! for each that was forgotten.
+//! Memory is bounded: when more sessions are open than may be remembered, a new epoch begins, in which every
+//! session starts at 0 again. That is one fact about all sessions, which `completeness` can check, instead
+//! of an exception for every session that was forgotten.
 
 use std::collections::BTreeMap;
 
@@ -79,8 +79,12 @@ impl Numbering {
         let mut records = Vec::with_capacity(request.len());
         for index in 0..request.len() {
             let value = self.stamp(&mut request[index], now);
+            // Known only now: numbers, the producer's id and the digest have been added. The brokers would
+            // refuse the record, and with it the whole append.
             if value.len() > EVENT_BYTES_MAX {
                 let (stamped, bytes) = (&request[..=index], value.len());
+                // Newest first: each step restores what its event had followed, so that every session ends
+                // where it was before the request.
                 stamped.iter().rev().filter(|arrived| !arrived.numbered).for_each(|arrived| self.undo(&arrived.event));
                 return Err(TooLarge { index, bytes });
             }
@@ -104,6 +108,7 @@ impl Numbering {
             return arrived.raw.take().unwrap_or_else(|| codec().encode(&arrived.event));
         }
         let (tenant_id, session_id) = (arrived.event.h().tenant_id.clone(), arrived.event.h().session_id);
+        // Before the event gets its first number: all numbers of one event must be of one epoch.
         self.make_room(&tenant_id, session_id, now);
         let Self { producer_id, epoch, tenants, sessions, .. } = self;
         let tenant = tenants.entry(tenant_id).or_insert_with(|| {
@@ -111,12 +116,15 @@ impl Numbering {
             Tenant::default()
         });
         let h = arrived.event.h_mut();
+        // A resent event gets new numbers, so that its stored bytes differ. By the digest of what arrived
+        // `completeness` recognises it as a duplicate and not as two versions of one event.
         h.ext.insert(CONTENT_SHA256_EXT.to_owned(), arrived.content_sha256.to_hex());
         h.producer_id.clone_from(producer_id);
         h.producer_epoch = *epoch;
         h.producer_seq = tenant.producer_seq;
         tenant.producer_seq += 1;
         if session_id.is_zero() {
+            // -1 marks an event outside of sessions: it belongs to no sequence that could have a gap.
             (h.seq, h.prev_hash) = (-1, Sha256::ZERO);
             return codec().encode(&arrived.event);
         }
@@ -126,6 +134,7 @@ impl Numbering {
         });
         (h.seq, h.prev_hash) = (line.next_seq, line.prev_hash);
         let value = codec().encode(&arrived.event);
+        // The hash chain covers the bytes that are stored, which exist only after the encoding.
         *line = Line { next_seq: line.next_seq + 1, prev_hash: Sha256::of(&value) };
         value
     }
@@ -136,14 +145,16 @@ impl Numbering {
         let tenant = self.tenants.get(tenant_id);
         let known = tenant.is_some_and(|tenant| session_id.is_zero() || tenant.sessions.contains_key(&session_id));
         if !known && self.sessions >= self.sessions_max {
+            // The clock may stand still or be set back; an epoch that began twice would use its numbers twice.
             self.epoch = now.0.max(self.epoch + 1);
             self.tenants.clear();
             self.sessions = 0;
         }
     }
 
-    /// Takes back the numbers of the newest event of its session and tenant. Numbers of an epoch that
-    /// is over are not taken back: they were its last, so that no gap can be seen.
+    /// Takes back the numbers of the newest event of its session and tenant, so that the next event gets them. After a
+    /// change of epoch nothing is taken back: the unused numbers would have been the last of the old epoch, and
+    /// numbers that are missing at the end of an epoch are not a gap.
     fn undo(&mut self, event: &RawEvent) {
         let h = event.h();
         if h.producer_epoch != self.epoch {

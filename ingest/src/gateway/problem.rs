@@ -1,7 +1,7 @@
 //! The stable codes of refusals and their form on the wire: `application/problem+json` of RFC 9457.
 //!
-//! Every code stands once in the table below; `docs/intake.md` lists the same table. Nothing here
-//! repeats what an event says: a detail names rules and bounds, a field holds names of our own
+//! Every code is defined once in the table below; `docs/intake.md` lists the same table. Nothing here
+//! repeats the content of an event: a detail names rules and limits, a field holds names of our own
 //! schemas. It does not decide when something is refused.
 
 use serde::Serialize;
@@ -96,6 +96,11 @@ impl Code {
     }
 }
 
+/// The refusal of a request that arrives while the queue is full.
+pub(super) fn overloaded() -> Problem {
+    Code::Overloaded.problem("send the events again after the time in Retry-After")
+}
+
 impl Problem {
     /// The problem, at a field: a JSON pointer or the name of an attribute.
     #[must_use]
@@ -129,6 +134,8 @@ impl From<Problem> for Refusal {
 impl Refusal {
     /// The refusal for `problems`, of which only so many are kept as are listed; `None` without any.
     pub fn of(problems: impl IntoIterator<Item = Problem>) -> Option<Self> {
+        // A batch of 10 000 bad events must not be answered with 10 000 problems: the first ones show what is
+        // wrong.
         let mut problems = problems.into_iter().take(PROBLEMS_LISTED_MAX);
         let first = problems.next()?;
         Some(Self { first, rest: problems.collect() })

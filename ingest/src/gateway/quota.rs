@@ -1,7 +1,7 @@
 //! How much each tenant may send: events per second and bytes per second, each with a burst.
 //!
 //! One tenant's flood must not become another's 429. Time comes from a clock that the caller chooses.
-//! It does not queue, and it does not know how full the gateway is: back-pressure is the writer's.
+//! It does not queue, and it does not know how full the gateway is: the writer applies back-pressure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,8 +47,8 @@ pub struct QuotaConfig {
     pub default: TenantQuota,
     /// Other quotas, by tenant.
     pub tenants: BTreeMap<String, TenantQuota>,
-    /// Most tenants that are told apart at one time, those in `tenants` not counted; if more are active
-    /// at once, the rest share one default quota.
+    /// Most tenants that are tracked at one time, those in `tenants` not counted; if more are active at once, the
+    /// rest share one default quota.
     pub tenants_max: usize,
 }
 
@@ -90,10 +90,10 @@ impl fmt::Display for Measure {
     }
 }
 
-/// A request beyond its tenant's quota. Nothing of it was charged.
+/// A request above its tenant's quota. Nothing of it was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OverQuota {
-    /// The same request is admitted after `wait`, if nothing else of the tenant is.
+    /// The same request is admitted after `wait`, if no other request of the tenant is.
     #[error(
         "the tenant's quota of {per_second} {measure} per second is used up: send again in {} ms",
         wait.as_nanos().div_ceil(1_000_000)
@@ -120,7 +120,7 @@ pub enum OverQuota {
 
 impl OverQuota {
     /// HTTP status: 429 where waiting helps, 413 where it does not, so that a client that retries on 429
-    /// does not send for ever what can never pass.
+    /// does not retry without end what can never pass.
     pub const fn status(&self) -> u16 {
         match self {
             Self::Later { .. } => 429,
@@ -168,7 +168,7 @@ struct Buckets<C: Clock> {
     own: BTreeMap<String, TenantBuckets<C>>,
     /// Tenants with the default quota: at most `tenants_max`.
     usual: BTreeMap<String, TenantBuckets<C>>,
-    /// Everybody beyond that.
+    /// All further tenants.
     rest: TenantBuckets<C>,
 }
 
@@ -207,13 +207,14 @@ impl<C: Clock + Clone> Quotas<C> {
     /// Charges a request to its tenant: all of it, or nothing.
     ///
     /// # Errors
-    /// The tenant is beyond its quota.
+    /// The tenant is above its quota.
     pub fn admit(&self, tenant: &str, events: u64, bytes: u64) -> Result<(), OverQuota> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under one lock: events and bytes are charged together or not at all.
         self.of(&mut buckets, tenant).charge(events, bytes, self.clock.now())
     }
 
-    /// Tenants that are told apart now, those with a quota of their own not counted.
+    /// Tenants that are tracked now, those with a configured quota not counted.
     pub fn tracked(&self) -> usize {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner).usual.len()
     }
@@ -225,7 +226,7 @@ impl<C: Clock + Clone> Quotas<C> {
         }
         if !usual.contains_key(tenant) {
             if usual.len() >= self.tenants_max {
-                // A tenant whose buckets are full again is forgotten without a difference to anyone.
+                // Dropping a tenant whose buckets are full changes nothing: its next request gets full buckets again.
                 let now = self.clock.now();
                 usual.retain(|_, buckets| !buckets.is_full(now));
             }
@@ -233,6 +234,8 @@ impl<C: Clock + Clone> Quotas<C> {
                 Ok(fresh) if usual.len() < self.tenants_max => {
                     usual.insert(tenant.to_owned(), fresh);
                 }
+                // Fail closed: further tenants share one default quota. Admitting them without one would let
+                // anybody who can choose tenant names send without a limit.
                 _ => return rest,
             }
         }
@@ -288,6 +291,8 @@ impl<C: Clock> TenantBuckets<C> {
         }
         let charged = self.bytes.as_ref().map_or(Ok(()), |bucket| bucket.charge(bytes));
         if let (Err(_), Some(bucket), Some(before)) = (charged, &self.events, before) {
+            // The events were charged before the bytes were refused. A refused request must cost nothing, or a
+            // client that retries would use up its quota with refusals.
             bucket.restore(before);
         }
         charged
@@ -336,6 +341,7 @@ impl<C: Clock> Bucket<C> {
                 let wait = not_until.wait_time_from(self.clock.now());
                 Err(OverQuota::Later { measure, per_second, wait })
             }
+            // `check_n` fails if the request is larger than the burst: no wait would make it fit.
             Err(_) => Err(too_large),
         }
     }

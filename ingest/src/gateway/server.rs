@@ -1,6 +1,6 @@
-//! Listeners: TLS, bounds on heads and connections, and how they end.
+//! Listeners: TLS, limits on request heads and connections, and shutdown.
 //!
-//! Both listeners serve the same routes. It knows nothing of events.
+//! Both listeners serve the same routes. It knows nothing about events.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -25,17 +25,18 @@ use super::config::GatewayConfig;
 
 /// Streams of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 128;
-/// What a stream and a connection of HTTP/2 may send ahead, bytes: several batches, and 1 GiB with 1 024
-/// connections that all do their worst.
+/// Flow-control windows of HTTP/2, bytes: enough for several batches ahead, and at most 1 GiB with 1 024 connections
+/// that all fill theirs.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// How often a silent HTTP/2 connection is asked whether it is there, and how long it may take.
+/// Interval of pings on a silent HTTP/2 connection, and how long an answer may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Binds without waiting for anything.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
+    // Required by tokio: `accept` on a blocking socket would stop a runtime thread.
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -56,6 +57,8 @@ pub(super) async fn serve(
         None => server.acceptor(guard).serve(service).await,
         Some(tls) => {
             let timeout = Duration::from_millis(config.header_read_timeout_ms);
+            // The guard sees encrypted bytes and lets a connection live once 24 of them have arrived. A client
+            // that never completes the handshake is ended by this timeout.
             let acceptor = RustlsAcceptor::new(tls).handshake_timeout(timeout).acceptor(guard);
             server.acceptor(acceptor).serve(service).await
         }
@@ -73,15 +76,18 @@ fn bound_heads(server: &mut Server<SocketAddr>, config: &GatewayConfig) {
     builder
         .http2()
         .timer(TokioTimer::new())
+        // The decoded size, as HPACK decodes a few bytes to a long header.
         .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        // Answers to pings count as reads for `Guarded`: an idle HTTP/2 connection whose peer is alive stays
+        // open, and one whose peer vanished without a FIN ends after 40 s.
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
 }
 
-/// Counts connections, and ends those that say nothing.
+/// Limits the number of connections, and closes silent ones.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
     places: Arc<Semaphore>,
@@ -94,6 +100,7 @@ impl Guard {
     /// For all listeners together.
     pub(super) fn new(config: &GatewayConfig, refused: Counter) -> Self {
         Self {
+            // A tokio semaphore panics above its maximum.
             places: Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS))),
             refused,
             first_timeout: Duration::from_millis(config.header_read_timeout_ms),
@@ -108,21 +115,24 @@ impl<S> Accept<TcpStream, S> for Guard {
     type Future = Ready<io::Result<(Self::Stream, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        // Closed, not queued: a connection that waits holds a file descriptor as well, and those are what the
+        // limit protects.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.refused.inc();
             return ready(Err(io::Error::other("too many connections")));
         };
-        // Answers are small: waiting for more to send would only delay them.
+        // Answers are small and final: Nagle's algorithm would hold them back for the client's delayed ACK.
         let nodelay = stream.set_nodelay(true);
         ready(nodelay.map(|()| (Guarded::new(stream, self.first_timeout, self.idle_timeout, place), service)))
     }
 }
 
-/// Bytes that tell HTTP/2 from HTTP/1 (RFC 9113 section 3.4): until they are there no other time-out runs.
+/// Length of the HTTP/2 preface (RFC 9113 section 3.4). Until hyper has read that many bytes it does not know the
+/// version, and none of its own timeouts runs.
 const PREFACE_BYTES: usize = 24;
 
-/// A connection that ends when nothing was read for too long. Its first bytes have one time for all of
-/// them, so that they cannot drip.
+/// A connection that is closed when nothing was read for too long. The first bytes share one deadline, so that a
+/// client cannot hold the connection by sending them one at a time.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     stream: S,
@@ -146,12 +156,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         match read {
             Poll::Ready(_) => {
                 this.first_bytes = this.first_bytes.saturating_add(buf.filled().len() - before);
+                // Before that the deadline stays where it is, however many single bytes arrive.
                 if this.first_bytes >= PREFACE_BYTES {
                     this.silence.as_mut().reset(Instant::now() + this.idle_timeout);
                 }
                 read
             }
             Poll::Pending => {
+                // Polled only if the socket has nothing to read; this also registers the task to be woken at
+                // the deadline.
                 let silent = this.silence.as_mut().poll(cx);
                 silent.map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was sent for too long")))
             }

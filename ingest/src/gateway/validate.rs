@@ -1,8 +1,9 @@
-//! What an event must say before it may be numbered, whatever protocol brought it.
+//! The rules that an event must satisfy before it is numbered, whatever protocol brought it.
 //!
-//! What passes here is never a dead letter for a reason that was to be known here: the header is
-//! checked by the function that the first stage uses, the size is that of the bytes that are written.
-//! It does not know where a field stood in a request.
+//! The stage `pii` makes dead letters of events that break the header's rules or the size limit. Everything of
+//! that which intake can know is refused here, where the sender can still correct it: the header is checked
+//! with the function that the stage uses, the size with the bytes that are written. It does not know where a
+//! field stood in a request.
 
 use schemas::codec::{HeaderFault, HeaderFaultKind, check_header, codec};
 use schemas::event::{EventHeader, EventKind, RawEvent, Scope};
@@ -10,15 +11,14 @@ use schemas::id::{Sha256, Uuid};
 use schemas::limits::{EVENT_BYTES_MAX, ID_BYTES_MAX};
 use schemas::time::TimestampMicros;
 
-use super::body::IntakeContext;
-use super::intake::{Arrived, Problem};
+use super::intake::{Arrived, IntakeContext, Problem};
 use super::problem::Code;
 
-/// Largest event that is taken, bytes of its Avro record: what numbering adds (a producer's id, three
+/// Largest event that is accepted, bytes of its Avro record: what numbering adds (a producer's id, three
 /// numbers, a digest) must still fit into [`EVENT_BYTES_MAX`].
 pub const ARRIVED_BYTES_MAX: usize = EVENT_BYTES_MAX - 1_024;
-/// How far the broker's clock may be behind the gateway's, milliseconds: an event that is believable
-/// here must be believable there.
+/// How far the broker's clock may be behind the gateway's, milliseconds: the stages check an event's time against
+/// the broker's, and what passes here must pass there.
 pub(super) const CLOCK_MARGIN_MS: i64 = 60_000;
 /// Key of `ext` that keeps the name of a session whose id was derived from it.
 pub const SESSION_NAME: &str = "session.name";
@@ -26,11 +26,11 @@ pub const SESSION_NAME: &str = "session.name";
 pub const PARENT_SESSION_NAME: &str = "session.parent_name";
 /// Keys of `ext` that only Custody writes begin with this.
 pub(super) const OWN_PREFIX: &str = "custody.";
-/// Producer ids of Custody's own writers begin with these: a number claimed for one of them would
-/// make a gap or a fork of it.
+/// Producer ids of Custody's own writers begin with these: a client that claimed a number of one of them would make
+/// a gap or a fork in its sequence.
 pub(super) const OWN_PRODUCERS: [&str; 2] = ["custody/", "gateway/"];
 
-/// Which numbers of its writer an event brought.
+/// Which of its writer's numbers an event contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Numbers {
     bits: u8,
@@ -50,6 +50,8 @@ impl Numbers {
     /// Whether all mandatory numbers are there; none may be there otherwise.
     fn all(self) -> Result<bool, Problem> {
         match (self.bits, self.bits & Self::MANDATORY) {
+            // Half a set of numbers can neither be kept nor be replaced: the client believes that its numbers
+            // count.
             (0, _) => Ok(false),
             (_, Self::MANDATORY) => Ok(true),
             (_, some) => {
@@ -65,8 +67,8 @@ impl Numbers {
 /// An event as a protocol has read it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
-    /// The event, without what is to be made of the other members. An event id of zeros or a time of 0
-    /// means that it brought none.
+    /// The event, before the other members are applied. An event id of zeros or a time of 0 means that it brought
+    /// none.
     pub event: RawEvent,
     /// What it gave as session: a UUID or any name.
     pub session: Option<String>,
@@ -94,21 +96,27 @@ pub fn admit(draft: Draft, context: &IntakeContext<'_>) -> Result<Arrived, Probl
         return Err(Code::MissingField.problem("events of this type belong to a session").at("session_id"));
     }
     let numbered = numbers.all()?;
-    match numbered {
-        true => check_numbers(h)?,
-        false => forget_numbers(h, source),
+    if numbered {
+        check_numbers(h)?
+    } else {
+        forget_numbers(h, source)
     }
+    // After the numbers were cleared, and before the id and the time below are filled in: the same event
+    // sent twice must have the same digest, whatever it was numbered and whenever it arrived.
     let (content_sha256, bytes) = content_digest(&event);
     if bytes > ARRIVED_BYTES_MAX {
         return Err(Code::EventTooLarge.problem(format!("at most {ARRIVED_BYTES_MAX} bytes as an Avro record")));
     }
     let h = event.h_mut();
     if h.event_id.is_zero() {
+        // From the content, so that a client without ids may repeat a request and the events are recognised.
         h.event_id = Uuid::derive(&[b"event", h.tenant_id.as_bytes(), &content_sha256.0]);
     }
     if h.event_time == TimestampMicros::default() {
+        // The best time that is known; it is after the event by what the transport took.
         h.event_time = context.arrived_at;
     }
+    // Last, on the completed header: it is the one that the stages will check.
     check_header(h, context.arrived_at.plus_ms(-CLOCK_MARGIN_MS)).map_err(header_problem)?;
     Ok(Arrived { event, numbered, content_sha256, raw: None })
 }
@@ -127,13 +135,15 @@ fn check_type(h: &EventHeader, kind: EventKind) -> Result<(), Problem> {
     if kind.scope() == Scope::System {
         return Err(Code::Reserved.problem("Custody alone writes events of this type").at("event_type"));
     }
+    // A derived event would count as the output of a stage, which it was never computed by.
     let derived = [("source", &h.source), ("capture", &h.capture)].into_iter().find(|(_, text)| *text == "derived");
     if let Some((field, _)) = derived {
         return Err(Code::Reserved.problem("Custody alone writes derived events").at(field));
     }
-    match h.ext.keys().any(|key| key.starts_with(OWN_PREFIX)) {
-        true => Err(Code::Reserved.problem("keys that begin with custody. are written by Custody alone").at("ext")),
-        false => Ok(()),
+    if h.ext.keys().any(|key| key.starts_with(OWN_PREFIX)) {
+        Err(Code::Reserved.problem("keys that begin with custody. are written by Custody alone").at("ext"))
+    } else {
+        Ok(())
     }
 }
 
@@ -162,6 +172,8 @@ fn session_id(
     field: &'static str,
 ) -> Result<Option<Uuid>, Problem> {
     let Some(name) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
+    // A UUID is kept as the id itself, so that a session has one id whichever protocol its events arrive
+    // by.
     if let Some(id) = Uuid::from_hex(&name) {
         return Ok(Some(id).filter(|id| !id.is_zero()));
     }
@@ -169,6 +181,8 @@ fn session_id(
         return Err(Code::TooLong.problem(format!("{field} is longer than {ID_BYTES_MAX} bytes")).at(field));
     }
     let id = session_of_name(&h.tenant_id, &name);
+    // The name in `ext` is the evidence of what the id was derived from; a client must not put another one
+    // there.
     if h.ext.get(key).is_some_and(|other| *other != name) {
         return Err(Code::Reserved.problem(format!("{key} is the name that {field} gives")).at("ext"));
     }
@@ -187,6 +201,7 @@ fn check_numbers(h: &EventHeader) -> Result<(), Problem> {
     if h.producer_id.is_empty() {
         return invalid("producer_id", "producer_id is empty");
     }
+    // The sequence of a gateway proves that nothing is missing after it; a client must not write into it.
     if OWN_PRODUCERS.iter().any(|prefix| h.producer_id.starts_with(prefix)) {
         return Err(Code::Reserved.problem("the producer is one of Custody's own").at("producer_id"));
     }
@@ -199,12 +214,13 @@ fn check_numbers(h: &EventHeader) -> Result<(), Problem> {
     }
     match (h.session_id.is_zero(), h.seq) {
         (false, ..0) => invalid("seq", "seq is negative"),
+        // -1 is what a sequencer gives events outside of sessions.
         (true, -1) | (false, _) => Ok(()),
         (true, _) => invalid("seq", "seq of an event without a session is -1"),
     }
 }
 
-/// Numbers that the gateway gives later, and what it then says of the event.
+/// Clears the numbers, which the gateway assigns later, and sets how the event was captured.
 fn forget_numbers(h: &mut EventHeader, source: &str) {
     h.seq = 0;
     h.prev_hash = Sha256::ZERO;

@@ -1,10 +1,10 @@
-//! The writer: one task that numbers what arrives, appends it in order, and says so once the log has
-//! it safely.
+//! The writer: one task that numbers events, appends them in order, and acknowledges them once the log has
+//! stored them safely.
 //!
-//! One task, because numbers and hash chains follow the order in the log. What waits is bounded: who
-//! comes when the queue is full is told to come again. While the log fails, the same bytes are
-//! appended again for ever (an event id makes that harmless), and requests give up on their own time.
-//! It does not parse, authenticate or charge quotas.
+//! One task, because numbers and hash chains follow the order in the log. The queue is bounded: a request
+//! that arrives while it is full is answered 429. While the log fails, the same bytes are appended again
+//! until it accepts them (readers remove repeats by event id), and each request has a timeout of its own. It
+//! does not parse, authenticate or charge quotas.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::intake::{Arrived, Problem};
 use super::limits::Share;
 use super::metrics::GatewayMetrics;
 use super::numbering::{Numbering, TooLarge};
-use super::problem::Code;
+use super::problem::{Code, overloaded};
 use crate::agent::tick::Ticker;
 use crate::log::{Appender, Broker, ErrorClass, LogError};
 
@@ -33,7 +33,7 @@ use crate::log::{Appender, Broker, ErrorClass, LogError};
 const APPEND_EVENTS_MAX: usize = 10_000;
 /// Longest wait between two attempts at the same append.
 const RETRY_MS_MAX: u64 = 5_000;
-/// Shortest wait between two attempts, so that a log that fails at once is not asked in a loop.
+/// Shortest wait between two attempts, so that a log that fails immediately is not called in a tight loop.
 const RETRY_MS_MIN: u64 = 50;
 
 /// What the writer needs to know.
@@ -55,7 +55,7 @@ pub struct WriterConfig {
     pub sessions_max: usize,
 }
 
-/// What became of a request whose events are all in the log.
+/// The outcome of a request whose events are all in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Receipt {
     /// Events appended now.
@@ -78,7 +78,7 @@ struct Submission {
 pub struct Health {
     started: AtomicBool,
     failing: AtomicBool,
-    /// When the append under way began, µs; 0 for none.
+    /// When the append in flight began, µs; 0 for none.
     pending_since: AtomicI64,
 }
 
@@ -88,14 +88,14 @@ impl Health {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Whether the log acknowledges: the last append succeeded, and none has been under way for
-    /// longer than `pending_ms_max`.
+    /// Whether the log acknowledges: the last append succeeded, and none has been in flight for longer
+    /// than `pending_ms_max`.
     pub fn acknowledges(&self, now: TimestampMicros, pending_ms_max: u64) -> bool {
         let hangs = self.hangs(now, Duration::from_millis(pending_ms_max));
         self.has_started() && !self.failing.load(Ordering::Relaxed) && !hangs
     }
 
-    /// Whether an append has been under way for longer than `pending_max`.
+    /// Whether an append has been in flight for longer than `pending_max`.
     fn hangs(&self, now: TimestampMicros, pending_max: Duration) -> bool {
         let since = self.pending_since.load(Ordering::Relaxed);
         let pending_us = if since == 0 { 0 } else { now.0.saturating_sub(since) };
@@ -103,7 +103,7 @@ impl Health {
     }
 }
 
-/// The way to the writer. Clones share it.
+/// The writer's handle. Clones share it.
 #[derive(Debug, Clone)]
 pub struct WriterHandle {
     queue: mpsc::Sender<Submission>,
@@ -113,30 +113,39 @@ pub struct WriterHandle {
 }
 
 impl WriterHandle {
-    /// Hands events over and waits until the log has them all. `budget` is held until then.
+    /// Submits events and waits until the log has them all. `budget` is held until then.
     ///
     /// # Errors
-    /// [`Code::Overloaded`]: the queue is full, nothing was taken; [`Code::LogUnavailable`]: not
-    /// acknowledged in time, they may be in the log or not, and sending them again is harmless, or, at
-    /// once, nothing was taken because the log has not acknowledged others for that long;
-    /// [`Code::EventTooLarge`]: nothing was taken, sending them again is of no use.
+    /// [`Code::Overloaded`]: the queue is full, nothing was accepted. [`Code::LogUnavailable`]: either the events
+    /// were not acknowledged in time, may be in the log or not, and can safely be sent again; or nothing was
+    /// accepted, because the log has not acknowledged an earlier append for that long.
+    /// [`Code::EventTooLarge`]: nothing was accepted, and sending it again cannot succeed.
     pub async fn submit(&self, events: Vec<Arrived>, budget: Option<Share>) -> Result<Receipt, Problem> {
         if events.is_empty() {
             return Ok(Receipt::default());
         }
+        // An append that hangs lets every later request wait for its whole timeout, holding memory and a place
+        // in the queue, only to be answered 503 then. During an outage they are refused at once, until an
+        // append succeeds.
         if self.health.hangs((self.clock)(), self.timeout) {
-            return Err(Code::LogUnavailable.problem("nothing was taken; send the events again"));
+            return Err(Code::LogUnavailable.problem("nothing was accepted; send the events again"));
         }
         let (reply, answer) = oneshot::channel();
+        // Never waits for a place: a 429 is something that a client can act on, and a waiting request would
+        // hold its share of the budget.
         self.queue.try_send(Submission { events, reply, _budget: budget }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => {
                 Code::Draining.problem("send the events again, to another instance")
             }
         })?;
+        // A submission that times out stays in the queue and may still be appended, so that the answer must
+        // not say that it was not.
         match tokio::time::timeout(self.timeout, answer).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) | Err(_) => Err(log_unavailable()),
+            Ok(Err(_)) | Err(_) => Err(Code::LogUnavailable.problem(
+                "the events may have been written or not; send the same events again, repeats are recognised by event_id",
+            )),
         }
     }
 
@@ -146,25 +155,14 @@ impl WriterHandle {
     }
 }
 
-/// The refusal for a request that came when too much was waiting.
-pub(super) fn overloaded() -> Problem {
-    Code::Overloaded.problem("send the events again after the time in Retry-After")
-}
-
-fn log_unavailable() -> Problem {
-    Code::LogUnavailable.problem(
-        "the events may have been written or not; send the same events again, repeats are recognised by event_id",
-    )
-}
-
 fn too_large(TooLarge { index, bytes }: TooLarge) -> Problem {
     let detail = format!("the event is {bytes} bytes as a record, more than {EVENT_BYTES_MAX}; shorten its content");
     Code::EventTooLarge.problem(detail).in_event(index)
 }
 
-/// Numbers and appends. Made with its handle by [`Writer::new`], lives in [`Writer::run`].
+/// Numbers and appends. Created with its handle by [`GatewayWriter::new`], runs in [`GatewayWriter::run`].
 #[derive(Debug)]
-pub struct Writer<B> {
+pub struct GatewayWriter<B> {
     config: WriterConfig,
     broker: B,
     clock: fn() -> TimestampMicros,
@@ -177,8 +175,8 @@ pub struct Writer<B> {
     known: Cache<Uuid, ()>,
 }
 
-impl<B: Broker> Writer<B> {
-    /// A writer of the epoch that begins now, and the way to it.
+impl<B: Broker> GatewayWriter<B> {
+    /// A writer of the epoch that begins now, and its handle.
     pub fn new(
         config: WriterConfig,
         broker: B,
@@ -191,7 +189,8 @@ impl<B: Broker> Writer<B> {
         let handle = WriterHandle { queue: sender, health: Arc::clone(&health), timeout, clock };
         let epoch = clock();
         let numbering = Numbering::new(&config.instance, epoch, config.sessions_max);
-        // Least recently used and not least frequently: a repeat comes soon after the first.
+        // Least recently used, not least frequently used (moka's default): a repeat arrives soon after the first, and
+        // a new entry must not be evicted for its low frequency.
         let known = Cache::builder()
             .max_capacity(config.idempotence_entries_max)
             .time_to_live(Duration::from_millis(config.idempotence_ttl_ms))
@@ -200,26 +199,31 @@ impl<B: Broker> Writer<B> {
         (Self { config, broker, clock, metrics, queue, health, numbering, epoch, known }, handle)
     }
 
-    /// Runs until every handle is gone or `close` says so, and everything that was handed over is in
+    /// Runs until every handle is dropped or `close` is true, and everything that was submitted is in
     /// the log.
     ///
     /// # Errors
-    /// The log can never take what was handed over: a wrong configuration, or another owner.
+    /// The log will never accept what was submitted: a wrong configuration, or another owner.
     pub async fn run(mut self, mut close: watch::Receiver<bool>) -> Result<(), LogError> {
+        // Retried without a limit: a gateway starts without its log, is not ready, and becomes ready when the
+        // log is available.
         let (mut appender, partitions) = self.open().await?;
         let mut ticker = Ticker::new(self.numbering.producer_id(), self.epoch, partitions);
-        // The first tick is also the question whether the log acknowledges.
+        // The first ticks also tell whether the log acknowledges: without them an idle gateway could not become ready.
         self.append(&mut appender, ticker.round((self.clock)())).await?;
         let mut interval = ticks(self.config.tick_interval_ms);
         let mut closing = false;
         loop {
             tokio::select! {
+                // In this order: ticks are due under full load as well, because without them nothing
+                // downstream can close a window.
                 biased;
                 _ = interval.tick(), if !closing => {
                     self.append(&mut appender, ticker.round((self.clock)())).await?;
                 }
                 () = async { close.wait_for(|close| *close).await.map_or((), |_| ()) }, if !closing => {
                     closing = true;
+                    // Closed and not dropped: what was queued before is still received, appended and answered.
                     self.queue.close();
                 }
                 first = self.queue.recv() => {
@@ -240,7 +244,7 @@ impl<B: Broker> Writer<B> {
         }
     }
 
-    /// Appends `first` and whatever else waits, and answers all of it.
+    /// Appends `first` and everything else that is queued, and answers all of it.
     async fn take(
         &mut self,
         first: Submission,
@@ -254,13 +258,17 @@ impl<B: Broker> Writer<B> {
             let Submission { events, reply, _budget } = submission;
             match self.number(events, now, &mut records) {
                 Ok(receipt) => answers.push((reply, receipt, _budget)),
-                // The client may be gone; nobody else is to know.
+                // Sending fails if the client has disconnected, and then nobody needs the answer.
                 Err(large) => _ = reply.send(Err(too_large(large))),
             }
+            // One append for all that is queued: a round trip to the brokers takes as long for one event as
+            // for thousands.
             next = if records.len() < APPEND_EVENTS_MAX { self.queue.try_recv().ok() } else { None };
         }
         if !records.is_empty() {
             let positions = self.append(appender, records).await?;
+            // A crash here leaves events in the log that were not acknowledged: clients send them again, and
+            // readers drop the repeats.
             fail::fail_point!("intake.appended");
             ticker.acknowledge(&positions);
         }
@@ -283,9 +291,13 @@ impl<B: Broker> Writer<B> {
         let mut place = 0;
         events.retain(|arrived| {
             let h = arrived.event.h();
+            // With the content in the key: another content under the same id is no repeat, and must not be
+            // dropped as one.
             let key = Uuid::derive(&[h.tenant_id.as_bytes(), &h.event_id.0, &arrived.content_sha256.0]);
             let new = !self.known.contains_key(&key);
             if new {
+                // Entered before the append, so that a repeat within one append is recognised too. This is
+                // safe because the append is retried until it succeeds or the writer ends.
                 self.known.insert(key, ());
                 keys.push(key);
                 places.push(place);
@@ -300,17 +312,23 @@ impl<B: Broker> Writer<B> {
                 Ok(Receipt { accepted, duplicates: total - accepted })
             }
             Err(large) => {
+                // Nothing of the request will be appended: its events must not be taken for repeats when the
+                // client sends the rest of them again.
                 keys.iter().for_each(|key| self.known.invalidate(key));
+                // The client counts its own events, of which the repeats were left out here.
                 Err(TooLarge { index: places[large.index], ..large })
             }
         }
     }
 
-    /// Appends until the log has acknowledged: always the same bytes.
+    /// Appends the same bytes until the log has acknowledged them.
     async fn append(&mut self, appender: &mut B::Appender, records: Vec<OutRecord>) -> Result<Vec<Position>, LogError> {
+        // 0 stands for no append in flight.
         self.health.pending_since.store((self.clock)().0.max(1), Ordering::Relaxed);
         let begun = Instant::now();
         loop {
+            // The same bytes in every attempt: events that are numbered again would have two numbers in the
+            // log, and a gap where the first attempt had been lost.
             match appender.append(records.clone()).await {
                 Ok(positions) => {
                     self.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
@@ -328,10 +346,14 @@ impl<B: Broker> Writer<B> {
     async fn pause(&self, error: LogError) -> Result<(), LogError> {
         let after_ms = match error.class {
             ErrorClass::Retry { after_ms } => after_ms,
-            // Nobody can tell whether it was written: the same question as after a lost answer.
+            // The outcome is unknown, as after a lost answer: appending the same bytes again is safe, because
+            // readers remove repeats by event id.
             ErrorClass::AbortTxn => RETRY_MS_MIN,
+            // Retrying would never succeed. The process ends, and its supervisor or an operator sees the
+            // reason.
             ErrorClass::Fenced | ErrorClass::Fatal => return Err(error),
         };
+        // One warning per outage; the metric counts the attempts.
         let first = !self.health.failing.swap(true, Ordering::Relaxed);
         self.metrics.log_retries.inc();
         if first {
@@ -345,6 +367,8 @@ impl<B: Broker> Writer<B> {
 fn ticks(interval_ms: u64) -> Interval {
     let period = Duration::from_millis(interval_ms.max(1));
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
+    // After an outage one round of ticks is enough: ticks say what time it is, and the missed times have
+    // passed.
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }

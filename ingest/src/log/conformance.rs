@@ -222,7 +222,7 @@ pub async fn restore_gives_the_live_entries<B: Broker>(broker: B) {
     assert_eq!(log.restore(partition(Topic::StateScore, 1)).await.expect("restore"), []);
 }
 
-/// After a seek, reading goes on there, forwards or backwards.
+/// After a seek, reading resumes there, forwards or backwards.
 pub async fn seek_moves_the_position<B: Broker>(broker: B) {
     ready(&broker, 1).await;
     append(&broker, 0, &["0", "1", "2", "3", "4"]).await;
@@ -326,7 +326,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// One event of each; a revoked partition is committed at 1 while it is in hand.
+    /// One event of each; a revoked partition is committed at 1 before it is released.
     async fn turn<L: Log>(&mut self, a: &mut L, b: &mut L) {
         match a.next().await.expect("next of a") {
             LogEvent::Revoked(gone) => {

@@ -1,25 +1,25 @@
 //! Who reads which partition: the membership of one consumer group as a pure state machine.
 //!
 //! Members in sorted order get contiguous ranges, as Kafka's range assignor gives. A partition moves
-//! cooperatively: its owner is told, finishes, asks for the next event, and only then does the next
-//! owner get it. It performs no I/O and knows no time: a member that never asks again keeps its
-//! partitions until it is dropped or expelled.
+//! cooperatively: its owner is notified, finishes, polls again, and only then does the next owner get it.
+//! It performs no I/O and has no clock: a member that stops polling keeps its partitions until it is
+//! dropped or expelled.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// The handle's instance was joined again or was removed: it may do nothing any more.
+/// Another handle joined under the same instance name, or the member was removed: this handle is fenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// What a member must be told next.
+/// A change of the assignment that a member has yet to handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
-    /// Finish these; they are released when the member asks again.
+pub(super) enum MembershipChange {
+    /// Finish these; they are released when the member polls again.
     Revoke(Vec<u32>),
-    /// These were taken away.
+    /// These were lost.
     Lose(Vec<u32>),
-    /// These are the member's now.
+    /// These are assigned to the member.
     Assign(Vec<u32>),
     /// Nothing changed.
     Nothing,
@@ -28,11 +28,11 @@ pub(super) enum Change {
 #[derive(Debug, Default)]
 struct Member {
     incarnation: u64,
-    /// Told to be revoked; released at the next poll.
+    /// Revocation was reported; released at the next poll.
     handing_over: Vec<u32>,
-    /// Taken away and not told yet.
+    /// Lost, and not reported yet.
     lost: Vec<u32>,
-    /// Give everything up once, at the next poll.
+    /// Revoke everything once, at the next poll.
     revoke_all: bool,
     /// Expelled: owns nothing until it polls again.
     absent: bool,
@@ -41,7 +41,7 @@ struct Member {
 #[derive(Debug)]
 struct Owner {
     incarnation: u64,
-    /// Commits under way; nobody else may take the partition before they end.
+    /// Commits in flight; no other member may take the partition before they end.
     leases: u32,
 }
 
@@ -87,7 +87,7 @@ impl Group {
         }
     }
 
-    /// Takes everything from a member, as a session timeout does; it hears of it at its next poll.
+    /// Takes everything from a member, as a session timeout does; it is notified at its next poll.
     pub(super) fn expel(&mut self, instance: &str) {
         let Some(member) = self.members.get_mut(instance) else { return };
         let owned = self.owners.iter().filter(|(_, o)| o.incarnation == member.incarnation);
@@ -96,28 +96,31 @@ impl Group {
         member.handing_over.clear();
     }
 
-    /// Makes a member give everything up in good order at its next poll.
+    /// Revokes everything from a member in an orderly way, at its next poll.
     pub(super) fn revoke(&mut self, instance: &str) {
         if let Some(member) = self.members.get_mut(instance) {
             member.revoke_all = true;
         }
     }
 
-    /// What the member hears next.
-    pub(super) fn poll(&mut self, instance: &str, incarnation: u64) -> Result<Change, Gone> {
+    /// The next change for the member.
+    pub(super) fn poll(&mut self, instance: &str, incarnation: u64) -> Result<MembershipChange, Gone> {
         let target = self.target(instance, true);
         let member = self.members.get_mut(instance).filter(|m| m.incarnation == incarnation).ok_or(Gone)?;
         if member.absent {
+            // A commit of this member is still in flight and may take effect: others must not get the
+            // partition before it has ended.
             if self.owners.values().any(|o| o.incarnation == incarnation && o.leases > 0) {
-                return Ok(Change::Nothing);
+                return Ok(MembershipChange::Nothing);
             }
             member.absent = false;
             self.owners.retain(|_, o| o.incarnation != incarnation);
             let lost = std::mem::take(&mut member.lost);
             if !lost.is_empty() {
-                return Ok(Change::Lose(lost));
+                return Ok(MembershipChange::Lose(lost));
             }
         }
+        // The poll itself says that the member has finished with what was revoked from it at the poll before.
         for partition in std::mem::take(&mut member.handing_over) {
             self.owners.remove(&partition);
         }
@@ -125,17 +128,20 @@ impl Group {
         let all = std::mem::take(&mut member.revoke_all);
         let leaving: Vec<u32> = owned.filter(|p| all || !target.contains(p)).collect();
         if !leaving.is_empty() {
+            // Still owned: the member may commit once more before it polls again.
             member.handing_over.clone_from(&leaving);
-            return Ok(Change::Revoke(leaving));
+            return Ok(MembershipChange::Revoke(leaving));
         }
+        // Only what no other member holds: a partition whose owner has not polled yet is assigned at a later
+        // poll, as in Kafka's cooperative rebalance.
         let free: Vec<u32> = target.filter(|p| self.is_free(*p, incarnation)).collect();
         for partition in &free {
             self.owners.insert(*partition, Owner { incarnation, leases: 0 });
         }
-        Ok(if free.is_empty() { Change::Nothing } else { Change::Assign(free) })
+        Ok(if free.is_empty() { MembershipChange::Nothing } else { MembershipChange::Assign(free) })
     }
 
-    /// Starts a commit: while it runs, nobody else gets the partition.
+    /// Starts a commit: while it runs, no other member gets the partition.
     pub(super) fn lease(&mut self, instance: &str, incarnation: u64, partition: u32) -> Result<(), Gone> {
         if self.member(instance, incarnation)?.absent {
             return Err(Gone);
@@ -164,6 +170,8 @@ impl Group {
 
     /// The range that the member should own; `present` counts it in even while it is expelled.
     fn target(&self, instance: &str, present: bool) -> Range<u32> {
+        // An expelled member is counted only for itself: for the others it has left, and for itself it rejoins
+        // with this poll.
         let counted = |(name, m): &(&String, &Member)| !m.absent || (present && name.as_str() == instance);
         let names: Vec<&str> = self.members.iter().filter(counted).map(|(n, _)| n.as_str()).collect();
         match names.iter().position(|n| *n == instance) {
@@ -172,7 +180,7 @@ impl Group {
         }
     }
 
-    /// Free: nobody's, or a gone or expelled member's without a commit under way.
+    /// Free: without an owner, or owned by a removed or expelled member without a commit in flight.
     fn is_free(&self, partition: u32, asking: u64) -> bool {
         let Some(owner) = self.owners.get(&partition) else { return true };
         let alive = self.members.values().any(|m| m.incarnation == owner.incarnation && !m.absent);
@@ -184,9 +192,9 @@ impl Group {
 mod tests {
     use super::*;
 
-    fn settle(group: &mut Group, name: &str, id: u64) -> Vec<Change> {
+    fn settle(group: &mut Group, name: &str, id: u64) -> Vec<MembershipChange> {
         let changes = std::iter::from_fn(|| match group.poll(name, id) {
-            Ok(Change::Nothing) | Err(Gone) => None,
+            Ok(MembershipChange::Nothing) | Err(Gone) => None,
             Ok(change) => Some(change),
         });
         changes.take(9).collect()
@@ -206,15 +214,15 @@ mod tests {
     fn a_partition_moves_only_after_its_owner_asked_again() {
         let mut group = Group::new(4);
         let a = group.join("a");
-        assert_eq!(settle(&mut group, "a", a), [Change::Assign(vec![0, 1, 2, 3])]);
+        assert_eq!(settle(&mut group, "a", a), [MembershipChange::Assign(vec![0, 1, 2, 3])]);
         let b = group.join("b");
-        assert_eq!(group.poll("b", b), Ok(Change::Nothing));
-        assert_eq!(group.poll("a", a), Ok(Change::Revoke(vec![2, 3])));
-        assert_eq!(group.poll("b", b), Ok(Change::Nothing));
-        assert_eq!(group.lease("a", a, 2), Ok(()), "the owner may finish what is in hand");
+        assert_eq!(group.poll("b", b), Ok(MembershipChange::Nothing));
+        assert_eq!(group.poll("a", a), Ok(MembershipChange::Revoke(vec![2, 3])));
+        assert_eq!(group.poll("b", b), Ok(MembershipChange::Nothing));
+        assert_eq!(group.lease("a", a, 2), Ok(()), "the owner may finish the step in flight");
         group.release(a, 2);
-        assert_eq!(group.poll("a", a), Ok(Change::Nothing));
-        assert_eq!(settle(&mut group, "b", b), [Change::Assign(vec![2, 3])]);
+        assert_eq!(group.poll("a", a), Ok(MembershipChange::Nothing));
+        assert_eq!(settle(&mut group, "b", b), [MembershipChange::Assign(vec![2, 3])]);
         assert_eq!(group.lease("a", a, 2), Err(Gone));
     }
 
@@ -226,9 +234,9 @@ mod tests {
         assert_eq!(group.lease("a", old, 0), Ok(()));
         let new = group.join("a");
         assert_eq!(group.poll("a", old), Err(Gone));
-        assert_eq!(group.poll("a", new), Ok(Change::Nothing));
+        assert_eq!(group.poll("a", new), Ok(MembershipChange::Nothing));
         group.release(old, 0);
-        assert_eq!(group.poll("a", new), Ok(Change::Assign(vec![0])));
+        assert_eq!(group.poll("a", new), Ok(MembershipChange::Assign(vec![0])));
         assert_eq!(group.lease("a", old, 0), Err(Gone));
     }
 
@@ -240,10 +248,10 @@ mod tests {
         settle(&mut group, "b", b);
         group.expel("a");
         assert_eq!(group.lease("a", a, 0), Err(Gone));
-        assert_eq!(group.poll("b", b), Ok(Change::Assign(vec![0])));
-        assert_eq!(group.poll("a", a), Ok(Change::Lose(vec![0])));
-        assert_eq!(group.poll("b", b), Ok(Change::Revoke(vec![0])));
-        assert_eq!(group.poll("b", b), Ok(Change::Nothing));
-        assert_eq!(group.poll("a", a), Ok(Change::Assign(vec![0])));
+        assert_eq!(group.poll("b", b), Ok(MembershipChange::Assign(vec![0])));
+        assert_eq!(group.poll("a", a), Ok(MembershipChange::Lose(vec![0])));
+        assert_eq!(group.poll("b", b), Ok(MembershipChange::Revoke(vec![0])));
+        assert_eq!(group.poll("b", b), Ok(MembershipChange::Nothing));
+        assert_eq!(group.poll("a", a), Ok(MembershipChange::Assign(vec![0])));
     }
 }

@@ -5,6 +5,7 @@
 
 mod appender;
 mod lease;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,94 +21,15 @@ use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, partition_of};
 use tokio::time::Instant;
 
-use self::lease::{GroupKey, Groups};
-use super::group::{Change, Gone, Group};
-use super::{Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
-
-/// A record on its way into a store: partition resolved and checked.
-#[derive(Debug)]
-pub struct Placed {
-    /// Where it goes.
-    pub partition: PartitionId,
-    /// The record; `record.partition` has been used already.
-    pub record: OutRecord,
-}
-
-/// What becomes visible and durable together.
-#[derive(Debug, Default)]
-pub struct Write {
-    /// Records, appended in order.
-    pub records: Vec<Placed>,
-    /// A group's new position.
-    pub offset: Option<(String, PartitionId, Committed)>,
-    /// Whether the write is a step or a position (of `offset`'s group), or an appender's.
-    pub kind: WriteKind,
-    /// Held until the write has ended: keeps successors out.
-    pub lease: Option<Lease>,
-}
-
-/// Who writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum WriteKind {
-    /// An intake producer.
-    #[default]
-    Append,
-    /// A step.
-    Step,
-    /// A position without outputs.
-    Offset,
-}
-
 pub use self::appender::InProcessAppender;
 pub use self::lease::Lease;
+use self::lease::{GroupKey, Groups};
+pub use self::store::{Placed, Store, Write, WriteKind};
+use super::group::{Gone, Group, MembershipChange};
+use super::{Broker, Committed, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
-/// Whom a read from outside any group is made for.
+/// Group name of a read from outside any group.
 const OUTSIDE: &str = "";
-
-/// What a store has to offer.
-///
-/// Guarantees: a [`Write`] is visible and durable whole or not at all; when `write` answers `Ok`, it
-/// is durable; concurrent writes are ordered, and offsets of a partition grow without repeats.
-pub trait Store: Send + Sync + 'static {
-    /// How long a consumer waits for news before it reports [`LogEvent::Idle`], milliseconds.
-    fn idle_wait_ms(&self) -> u64;
-
-    /// Creates a topic with so many partitions; the store does not hold it yet.
-    fn create(&self, topic: Topic, partitions: u32) -> impl Future<Output = Result<(), LogError>> + Send;
-
-    /// Raises the partitions of a topic that the store holds; never lowers them.
-    fn grow(&self, topic: Topic, partitions: u32) -> impl Future<Output = Result<(), LogError>> + Send;
-
-    /// Partitions of a topic, `None` if it does not exist.
-    fn partitions(&self, topic: Topic) -> Option<u32>;
-
-    /// Writes; positions of `records`, in order.
-    fn write(&self, write: Write) -> impl Future<Output = Result<Vec<Position>, LogError>> + Send;
-
-    /// Records from `offset` on, at most `records_max` and about `bytes_max` (one record at least),
-    /// and where to go on.
-    fn read(
-        &self,
-        group: &str,
-        partition: PartitionId,
-        offset: u64,
-        records_max: usize,
-        bytes_max: usize,
-    ) -> impl Future<Output = Result<(Vec<Record>, u64), LogError>> + Send;
-
-    /// Live entries of a compacted partition, in key order.
-    fn entries(&self, partition: PartitionId) -> impl Future<Output = Result<Vec<(Bytes, Bytes)>, LogError>> + Send;
-
-    /// What the group committed.
-    fn committed(
-        &self,
-        group: &str,
-        partition: PartitionId,
-    ) -> impl Future<Output = Result<Option<Committed>, LogError>> + Send;
-
-    /// First and next offset.
-    fn bounds(&self, partition: PartitionId) -> Range<u64>;
-}
 
 /// A broker in this process; clones share one log.
 pub struct InProcessBroker<S> {
@@ -138,7 +60,7 @@ impl<S: Store> InProcessBroker<S> {
         &self.store
     }
 
-    /// Makes a member give up all partitions in good order: [`LogEvent::Revoked`] at its next
+    /// Revokes all partitions of a member in an orderly way: [`LogEvent::Revoked`] at its next
     /// `next`, [`LogEvent::Assigned`] after it.
     pub fn revoke(&self, group: &str, topic: Topic, instance: &str) {
         let _: Result<(), Gone> = self.groups.with(&(group.to_owned(), topic), |g| g.revoke(instance));
@@ -146,7 +68,7 @@ impl<S: Store> InProcessBroker<S> {
     }
 
     /// Takes all partitions from a member at once, as a session timeout does: its commits are
-    /// fenced, others may take over, and it hears [`LogEvent::Lost`] at its next `next`.
+    /// fenced, others may take over, and its next `next` returns [`LogEvent::Lost`].
     pub fn expel(&self, group: &str, topic: Topic, instance: &str) {
         let _: Result<(), Gone> = self.groups.with(&(group.to_owned(), topic), |g| g.expel(instance));
         self.groups.changed.notify_waiters();
@@ -179,12 +101,14 @@ impl<S: Store> InProcessBroker<S> {
         if record.key.is_none() && record.topic.is_compacted() {
             return Err(LogError::fatal(name(id), "a record of a compacted topic needs a key"));
         }
-        // Kafka's resolution: what is finer would not survive a copy to another log.
+        // Kafka keeps milliseconds: anything finer would be lost when the records are copied to Kafka, and the
+        // copy would not give the same outputs.
         let timestamp = TimestampMicros::from_ms(record.timestamp.ms());
         Ok(Placed { partition: id, record: OutRecord { timestamp, ..record } })
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Position>, LogError> {
+        // Notified whatever the outcome: a write whose answer is an error may have taken effect.
         let written = self.store.write(write).await;
         self.groups.changed.notify_waiters();
         written
@@ -240,6 +164,7 @@ impl<S: Store> Broker for InProcessBroker<S> {
 
     async fn consumer(&self, group: &str, topic: Topic, instance: &str) -> Result<Self::Log, LogError> {
         let count = self.count(topic)?;
+        // A compacted topic has no order of records to follow: only the newest value of each key is left.
         if topic.is_compacted() {
             return Err(LogError::fatal(format!("topic {topic}"), "it is compacted; read it with restore"));
         }
@@ -289,6 +214,8 @@ impl<S: Store> Broker for InProcessBroker<S> {
         self.held(partition)?;
         let bounds = self.store.bounds(partition);
         match offset.max(bounds.start) {
+            // A store answers an error for a partition that holds nothing; for a reader from outside an empty
+            // end is no error.
             offset if offset >= bounds.end => Ok((Vec::new(), offset)),
             offset => self.store.read(OUTSIDE, partition, offset, STEP_RECORDS_MAX, STEP_BYTES_MAX).await,
         }
@@ -346,15 +273,15 @@ impl<S: Store> InProcessLog<S> {
         let change = change.and_then(|c| c).map_err(|Gone| self.fenced("read"))?;
         let ids = |partitions: &[u32]| partitions.iter().map(|p| self.id(*p)).collect::<Vec<_>>();
         let event = match &change {
-            Change::Nothing => return Ok(None),
-            Change::Assign(partitions) => return self.assigned(ids(partitions)).await.map(Some),
-            Change::Revoke(partitions) => LogEvent::Revoked(ids(partitions)),
-            Change::Lose(partitions) => LogEvent::Lost(ids(partitions)),
+            MembershipChange::Nothing => return Ok(None),
+            MembershipChange::Assign(partitions) => return self.assigned(ids(partitions)).await.map(Some),
+            MembershipChange::Revoke(partitions) => LogEvent::Revoked(ids(partitions)),
+            MembershipChange::Lose(partitions) => LogEvent::Lost(ids(partitions)),
         };
-        if let Change::Revoke(gone) | Change::Lose(gone) = &change {
+        if let MembershipChange::Revoke(gone) | MembershipChange::Lose(gone) = &change {
             self.positions.retain(|p, _| !gone.contains(p));
             self.held.retain(|p| !gone.contains(p));
-            // What they held is free from the next call on; others wait for that call.
+            // The partitions are released at this member's next call, and other members wait for the notification.
             self.broker.groups.changed.notify_waiters();
         }
         Ok(Some(event))
@@ -363,6 +290,7 @@ impl<S: Store> InProcessLog<S> {
     async fn assigned(&mut self, partitions: Vec<PartitionId>) -> Result<LogEvent, LogError> {
         let mut starts = Vec::with_capacity(partitions.len());
         for id in partitions {
+            // Read after the assignment: the owner before may have committed until it released the partition.
             let next = self.broker.store.committed(&self.key.0, id).await?.map_or(0, |c| c.next);
             self.positions.insert(id.partition, next);
             starts.push((id, next));
@@ -371,6 +299,8 @@ impl<S: Store> InProcessLog<S> {
     }
 
     async fn fetch(&mut self) -> Result<Option<LogEvent>, LogError> {
+        // Starting after the partition that was read last: under load the first one would otherwise always
+        // have records, and the others would starve.
         let after = self.positions.range(self.last.saturating_add(1)..);
         let order: Vec<(u32, u64)> = after.chain(self.positions.range(..=self.last)).map(|(p, o)| (*p, *o)).collect();
         for (partition, offset) in order {
@@ -389,12 +319,14 @@ impl<S: Store> InProcessLog<S> {
         Ok(None)
     }
 
-    /// Refuses what this member does not own and does not know that it owns.
+    /// Refuses a partition that this member does not own, or whose assignment it has not handled yet.
     fn own(&self, partition: PartitionId, verb: &str) -> Result<(), LogError> {
         let owns = self.broker.groups.with(&self.key, |g| {
             partition.topic == self.key.1 && g.owns(&self.instance, self.incarnation, partition.partition)
         });
         match owns {
+            // Owned in the group is not enough: after a rejoin the handle may own a partition whose `Assigned`
+            // it has not returned yet.
             Ok(true) if self.positions.contains_key(&partition.partition) => Ok(()),
             _ => Err(LogError::fenced(format!("{verb} in {}", name(partition)))),
         }
@@ -423,7 +355,8 @@ impl<S: Store> Log for InProcessLog<S> {
         let wait_ms = self.broker.store.idle_wait_ms();
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
         loop {
-            // Enabled before looking, so that news between looking and waiting is not missed.
+            // Registered before the checks below: a notification between the checks and the wait would
+            // otherwise be missed, and the consumer would sleep although records are there.
             let mut news = pin!(groups.changed.notified());
             news.as_mut().enable();
             if let Some(event) = self.change().await? {
@@ -433,10 +366,13 @@ impl<S: Store> Log for InProcessLog<S> {
                 return Ok(event);
             }
             if wait_ms == 0 {
+                // The memory log has no timers, to be deterministic: without the yield a consumer in a loop
+                // would never let the writer run.
                 tokio::task::yield_now().await;
                 return Ok(LogEvent::Idle);
             }
-            // News of other topics must not keep a caller that waits for the time from hearing of it.
+            // The deadline is checked as well as the timeout: under steady writes to other topics every
+            // wait ends with a notification, and the caller would never see `Idle`.
             if Instant::now() >= deadline || tokio::time::timeout_at(deadline, news).await.is_err() {
                 return Ok(LogEvent::Idle);
             }
@@ -452,6 +388,8 @@ impl<S: Store> Log for InProcessLog<S> {
     }
 
     async fn commit(&mut self, mut txn: Txn) -> Result<(), LogError> {
+        // Taken before anything is written and held until the write has ended: a successor that gets the
+        // partition in between would read a position that is about to change.
         let lease = Some(self.lease(txn.source, "commit")?);
         let records: Result<Vec<Placed>, LogError> =
             step_records(&mut txn)?.into_iter().map(|r| self.broker.place(r)).collect();

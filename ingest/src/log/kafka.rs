@@ -1,12 +1,13 @@
-//! The log on Apache Kafka, by librdkafka; nothing outside this file and its folder names it.
+//! The log on Apache Kafka through librdkafka, which nothing outside this file and its folder names.
 //!
 //! Intake is idempotent, steps are transactions whose offsets the group's generation fences
 //! (KIP-447), consumers read committed records only. The broker keeps time in milliseconds, and takes
-//! time 0 for "now". It does not retry for ever: the error's class tells the caller to.
+//! time 0 for "now". Retrying is the caller's: an error's class says whether to.
 
 mod closing;
 mod consumer;
 mod context;
+mod convert;
 mod creation;
 mod generation;
 mod log;
@@ -45,13 +46,13 @@ use super::{Broker, Committed, ErrorClass, LogError, Successor};
 
 /// Longest wait for one answer of a broker.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
-/// A dead predecessor's open transaction blocks readers for so long at most.
+/// The longest that the open transaction of a dead predecessor blocks readers of committed records.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
 /// Above the largest event with its headers.
 const MESSAGE_BYTES_MAX: &str = "8388608";
 /// Longest pause between two attempts to reach a broker.
 const RECONNECT_MS_MAX: &str = "1000";
-/// What librdkafka prefetches beside our own queue.
+/// What librdkafka prefetches in addition to our own queue.
 const PREFETCH_KBYTES: &str = "16384";
 
 /// Where the brokers are and how to speak to them.
@@ -102,7 +103,8 @@ fn class_of(code: Code) -> ErrorClass {
     use Code as C;
     match code {
         C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::FencedInstanceId => ErrorClass::Fenced,
-        // The group moves on; whether the partition is still ours, the next event tells.
+        // The group has rebalanced or is doing so. Whether the partition is still assigned to us is known from the
+        // next event only, so the step is dropped and read again from the committed offset.
         C::IllegalGeneration
         | C::StaleMemberEpoch
         | C::FencedMemberEpoch
@@ -111,8 +113,8 @@ fn class_of(code: Code) -> ErrorClass {
         | C::AssignmentLost
         | C::PurgeQueue
         | C::PurgeInflight => ErrorClass::AbortTxn,
-        // A partition is named only if its topic was found before: the metadata of a broker that has just
-        // come back, or of a cluster without that partition's leader, lacks it for a moment.
+        // A partition is named only after its topic was found, so it exists: the metadata of a broker that has
+        // just restarted, or of a cluster without a leader for it, lacks it for a moment.
         C::UnknownPartition
         | C::BrokerTransportFailure
         | C::DestroyBroker
@@ -133,7 +135,7 @@ fn class_of(code: Code) -> ErrorClass {
         | C::NotCoordinator
         | C::LeaderNotAvailable
         | C::NotLeaderForPartition
-        // A leader of a moment ago, which has not heard from its followers (KIP-207).
+        // A newly elected leader that has not heard from its followers yet (KIP-207).
         | C::OffsetNotAvailable
         | C::FencedLeaderEpoch
         | C::UnknownLeaderEpoch
@@ -156,7 +158,7 @@ fn class_of(code: Code) -> ErrorClass {
     }
 }
 
-/// Whether a step that was refused so would be refused again.
+/// Whether the brokers would refuse the same step again.
 fn is_lasting(code: Code) -> bool {
     use Code as C;
     matches!(
@@ -169,14 +171,18 @@ fn is_lasting(code: Code) -> bool {
     )
 }
 
-/// An error of librdkafka as the log tells it; `client` knows what a fatal one was, and its context why
-/// brokers that do not answer may have refused us.
+/// An error of librdkafka as a [`LogError`]. `client` knows the cause of a fatal error, and its context the last
+/// refused login, which librdkafka reports only as a timeout.
 fn failed<C: Common>(what: impl Into<String>, error: &KafkaError, client: &Client<C>) -> LogError {
     let fatal = client.fatal_error();
     let class = match (error, &fatal) {
+        // A fatal error of the client is returned as the code `Fatal` by every later call; only this names the
+        // cause.
         (_, Some((code, _))) => class_of(*code),
         (KafkaError::Transaction(e), _) if e.is_retriable() => ErrorClass::Retry { after_ms: 500 },
         (KafkaError::Transaction(e), _) => match class_of(e.code()) {
+            // An unknown code on a transaction that can be aborted: dropping the step and reading it again is
+            // right, unless the brokers would refuse the same step again and again.
             ErrorClass::Fatal if e.txn_requires_abort() && !is_lasting(e.code()) => ErrorClass::AbortTxn,
             class => class,
         },
@@ -184,13 +190,15 @@ fn failed<C: Common>(what: impl Into<String>, error: &KafkaError, client: &Clien
     };
     let why = fatal.map_or_else(String::new, |(code, why)| format!(" ({code}: {why})"));
     let refusal = match class {
+        // A refused login reaches the caller only as a timeout, and would be retried without anybody learning
+        // why.
         ErrorClass::Retry { .. } => client.context().common().refusal().map(|why| format!("; {why}")),
         _ => None,
     };
     LogError::new(class, what, format!("{error}{why}{}", refusal.unwrap_or_default()))
 }
 
-/// Runs librdkafka calls that wait for brokers beside the async threads.
+/// Runs librdkafka calls that block on brokers outside the async worker threads.
 async fn blocking<R: Send + 'static>(
     what: &'static str,
     act: impl FnOnce() -> Result<R, LogError> + Send + 'static,
@@ -200,7 +208,7 @@ async fn blocking<R: Send + 'static>(
 }
 
 impl KafkaBroker {
-    /// Connects in the background: an unreachable broker shows at the first call.
+    /// Connects in the background: an unreachable broker is reported by the first call.
     ///
     /// # Errors
     /// [`ErrorClass::Fatal`]: a setting that librdkafka does not know or refuses, or a token file without a
@@ -208,8 +216,12 @@ impl KafkaBroker {
     pub fn new(config: KafkaConfig) -> Result<Self, LogError> {
         let tokens = Tokens::new(config.oauth_token_file.clone());
         if tokens.are_used() {
+            // Checked at the start, where an operator is watching; later the same mistake would only be a
+            // broker that does not answer.
             tokens.current().map_err(|e| LogError::fatal(format!("login to {}", config.bootstrap), e.to_string()))?;
         }
+        // Its watermark is the true end. `restore` compares it with the last stable offset to learn whether a
+        // transaction is still open.
         let settings = [("isolation.level", "read_uncommitted")];
         let meta = create(&config, &settings, Context::new(tokens))?;
         Ok(Self {
@@ -228,15 +240,17 @@ fn create<C: ClientContext, T: FromClientConfigAndContext<C>>(
     client.set("bootstrap.servers", &config.bootstrap);
     client.set("client.id", &config.client_id);
     client.set("message.max.bytes", MESSAGE_BYTES_MAX);
-    // Ten seconds are the default: a pause of every stage after brokers have come back.
+    // librdkafka's default is 10 s: every stage would pause that long after the brokers are back.
     client.set("reconnect.backoff.max.ms", RECONNECT_MS_MAX);
     for (key, value) in settings {
         client.set(*key, *value);
     }
     if is_tls(&config.extra) {
-        // The system's authorities, wherever it keeps them: OpenSSL is linked in and knows no place.
+        // The system's certificate authorities, wherever they are: the statically linked OpenSSL has no default
+        // path that holds on every distribution.
         client.set("ssl.ca.location", "probe");
     }
+    // After ours: the operator's settings win.
     for (key, value) in &config.extra {
         client.set(key, value);
     }
@@ -265,7 +279,7 @@ impl Inner {
         self.meta.context().as_ref().clone()
     }
 
-    /// An error of the client for metadata, which nobody polls.
+    /// An error of the client for metadata, which nothing else polls.
     fn meta_failed(&self, what: impl Into<String>, error: &KafkaError) -> LogError {
         hear(&self.meta);
         failed(what, error, self.meta.client())
@@ -284,10 +298,12 @@ impl Inner {
         }
     }
 
-    /// Partitions of a topic. What was known of it stays, since keys were mapped by it; in a topic with slots, where
-    /// no key chooses, there may be more of them since.
+    /// Partitions of a topic as the brokers report them now. A count that is known already is not replaced, since
+    /// keys were mapped to partitions with it; in a topic with slots, where no key chooses, it may be larger now.
     fn count_now(&self, topic: Topic) -> Result<Option<u32>, LogError> {
-        let count = self.ask_count(&self.topic(topic))?;
+        let wire = self.topic(topic);
+        let refused = |code: Code| LogError::new(class_of(code), format!("metadata of {wire}"), code.to_string());
+        let count = self.seen(&wire)?.map_err(refused)?;
         if let Some(count) = count {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             let known = counts.entry(topic).or_insert(count);
@@ -296,11 +312,6 @@ impl Inner {
             }
         }
         Ok(count)
-    }
-
-    fn ask_count(&self, wire: &str) -> Result<Option<u32>, LogError> {
-        let refused = |code: Code| LogError::new(class_of(code), format!("metadata of {wire}"), code.to_string());
-        self.seen(wire)?.map_err(refused)
     }
 
     /// Partitions of a topic by its name on the wire, or why the brokers do not say.
@@ -330,6 +341,8 @@ impl Inner {
             count = self.count_of(partition.topic)?;
         }
         match count {
+            // Elsewhere an unknown partition counts as a cluster in motion (`class_of`), and would be retried
+            // without end.
             count if self.is_held(partition.partition, count) => Ok(()),
             count => Err(LogError::fatal(name(partition), format!("the topic has only {count} partitions"))),
         }
@@ -337,6 +350,8 @@ impl Inner {
 
     /// The partition of a record; refused before anything of its step is sent.
     fn place(&self, record: &OutRecord) -> Result<PartitionId, LogError> {
+        // The count of the first look and not of now: partitions that an administrator adds would move keys,
+        // and with them the order within sessions.
         let count = self.count_of(record.topic)?;
         let partition = match (record.partition, &record.key) {
             (Some(partition), _) => partition,
@@ -344,13 +359,13 @@ impl Inner {
             (None, None) => self.first(),
         };
         let id = PartitionId { topic: record.topic, partition };
-        match self.is_held(partition, count) {
-            true if record.key.is_none() && record.topic.is_compacted() => {
-                Err(LogError::fatal(name(id), "a record of a compacted topic needs a key"))
-            }
-            true => Ok(id),
-            false => Err(LogError::fatal(name(id), format!("the topic has only {count} partitions"))),
+        if !self.is_held(partition, count) {
+            return Err(LogError::fatal(name(id), format!("the topic has only {count} partitions")));
         }
+        if record.key.is_none() && record.topic.is_compacted() {
+            return Err(LogError::fatal(name(id), "a record of a compacted topic needs a key"));
+        }
+        Ok(id)
     }
 
     /// Settings of a new topic.
@@ -358,13 +373,16 @@ impl Inner {
         let policy = if topic.is_compacted() { "compact" } else { "delete" };
         let ours = [
             ("cleanup.policy", policy),
+            // Evidence is not deleted by a default: the brokers' own is seven days. An operator may set less.
             ("retention.ms", "-1"),
+            // The record's own time: with the brokers' time a replay would close other windows.
             ("message.timestamp.type", "CreateTime"),
             ("max.message.bytes", MESSAGE_BYTES_MAX),
         ];
         let mut settings = BTreeMap::from(ours);
         let theirs = self.config.topic.iter().filter(|(key, _)| *key != "replicas");
-        // A retention meant for events must not turn the state into something that expires.
+        // A retention that is meant for events must not make the stages' state expire: a stage would restore a
+        // partial state and repeat numbers or miss gaps.
         let theirs = theirs.filter(|(key, _)| {
             !topic.is_compacted() || !matches!(key.as_str(), "cleanup.policy" | "retention.ms" | "retention.bytes")
         });
@@ -397,7 +415,8 @@ impl Broker for KafkaBroker {
             return Ok(());
         }
         self.inner.create_missing(&missing, partitions).await?;
-        // Created is not yet known to every broker: wait until a client sees them.
+        // The controller has created them, but other brokers learn of it later: a producer that asks one of
+        // those gets `UnknownTopicOrPartition`, so wait until they show up.
         for _ in 0..100 {
             if look(Arc::clone(&self.inner), missing.clone()).await?.is_empty() {
                 return Ok(());

@@ -1,8 +1,8 @@
 //! The embedded durable log: `fjall` under the groups of [`in_process`](super::in_process).
 //!
-//! One writer thread makes one atomic, fsynced batch of everything that waits, so several writers
-//! share an fsync; what was answered `Ok` survives `kill -9` and a power cut. One process at a time.
-//! It replicates nothing and deletes no old records.
+//! One writer thread commits everything that is queued as one atomic, fsynced batch, so that several writers
+//! share an fsync; whatever was answered `Ok` survives `kill -9` and a power failure. One process at a time.
+//! It does not replicate and does not delete old records.
 
 mod layout;
 mod writer;
@@ -21,7 +21,7 @@ use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
 use self::layout::{PartitionKey, Reader};
-use self::writer::{Job, Writer};
+use self::writer::{Job, LogWriter};
 use super::in_process::{InProcessBroker, Store, Write, WriteKind, name};
 use super::{Committed, LogError};
 
@@ -71,7 +71,7 @@ struct Inner {
 /// Records, state entries and positions on disk.
 pub struct LocalStore {
     inner: Arc<Inner>,
-    writer: Writer,
+    writer: LogWriter,
     clock: Option<Clock>,
 }
 
@@ -91,7 +91,7 @@ impl LocalBroker {
     /// [`Fatal`](super::ErrorClass::Fatal): another process has it open, or data are damaged.
     pub fn open(dir: impl AsRef<Path>, clock: Option<Clock>) -> Result<Self, LogError> {
         let inner = Arc::new(Inner::open(dir.as_ref())?);
-        let writer = Writer::start(Arc::clone(&inner))?;
+        let writer = LogWriter::start(Arc::clone(&inner))?;
         Ok(Self::over(LocalStore { inner, writer, clock }))
     }
 }
@@ -117,6 +117,7 @@ impl Inner {
         let db = Database::builder(dir)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)
+            // The writer thread decides when the journal is synced: once per batch.
             .manual_journal_persist(true)
             .open()
             .map_err(engine(what()))?;
@@ -142,6 +143,7 @@ impl Inner {
     fn recover(&self) -> Result<(), LogError> {
         let mut known = Known::default();
         for &topic in Topic::ALL {
+            // A topic that this version knows and the log does not is no damage: it is created on demand.
             let Some(mut value) = self.meta(&layout::topic_key(topic.name()))? else { continue };
             let fields = value.u16().and_then(|id| Ok(TopicHeld { id, partitions: value.u32()? }));
             let held = fields.map_err(|e| damaged(format!("topic {topic}"), e))?;
@@ -164,6 +166,8 @@ impl Inner {
         if id.topic.is_compacted() {
             return Ok(next);
         }
+        // The engine recovers by cutting its journal at the first damage. Records and `next` are written in
+        // one batch, so that they disagree only if something was lost.
         let last = self.records.prefix(key).next_back().map(|guard| guard.key().map_err(engine(name(id))));
         let held = last.transpose()?.map(|key| layout::offset_of(&key)).transpose();
         match held.map_err(|e| damaged(name(id), e))?.map_or(0, |offset| offset + 1) {
@@ -198,12 +202,14 @@ impl Inner {
         bytes_max: usize,
     ) -> Result<(Vec<Record>, u64), LogError> {
         let key = self.key(id)?;
+        // The end in memory, which moves only after the fsync: nothing is read that a crash could take back.
         let end = self.next(id);
         let mut records = Vec::with_capacity(most.min(end.saturating_sub(offset) as usize));
         let (mut next, mut bytes) = (offset, 0);
         for guard in self.records.range(layout::record_key(key, offset)..layout::record_key(key, end.max(offset))) {
             let (held, value) = guard.into_inner().map_err(engine(name(id)))?;
             let found = layout::offset_of(&held).map_err(|e| damaged(name(id), e))?;
+            // Offsets of this log are dense: a gap is a lost record, and nothing is skipped in silence (I10).
             if found != next {
                 return Err(damaged(name(id), format!("offset {next} is missing, the next one is {found}")));
             }
@@ -211,6 +217,7 @@ impl Inner {
             let record =
                 layout::decode(at, bytes_of(value)).map_err(|e| damaged(format!("{} at {found}", name(id)), e))?;
             bytes += record.value.as_ref().map_or(0, Bytes::len);
+            // One record at least, however large: the partition could not be read past it otherwise.
             if !records.is_empty() && bytes > bytes_max {
                 break;
             }
@@ -287,6 +294,8 @@ impl Store for LocalStore {
         let mut records = Vec::with_capacity(write.records.len());
         for placed in write.records {
             let key_bytes = placed.record.key.as_ref().map_or(0, Bytes::len);
+            // Refused before the job is queued: the engine would fail the whole batch, and with it the writes
+            // of others.
             if placed.partition.topic.is_compacted() && key_bytes > KEY_BYTES_MAX {
                 let message = format!("a state key of {key_bytes} bytes; at most {KEY_BYTES_MAX}");
                 return Err(LogError::fatal(name(placed.partition), message));

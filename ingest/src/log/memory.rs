@@ -1,7 +1,7 @@
 //! The log in memory: the deterministic reference, with faults that a test scripts.
 //!
 //! The same calls in the same order give the same answers: no clock, no thread, no timer (an idle
-//! consumer yields once and says so). Nothing survives the process.
+//! consumer yields once and returns `Idle`). Nothing survives the process.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -24,16 +24,16 @@ pub enum Fault {
     Commit {
         /// Group that commits.
         group: String,
-        /// Whether it took effect all the same: a lost answer.
+        /// Whether it took effect anyway: a lost answer.
         applied: bool,
-        /// What the caller is told.
+        /// Error class that the caller gets.
         class: ErrorClass,
     },
     /// An append answers an error.
     Append {
-        /// Whether the records were written all the same: a lost answer.
+        /// Whether the records were written anyway: a lost answer.
         applied: bool,
-        /// What the caller is told.
+        /// Error class that the caller gets.
         class: ErrorClass,
     },
     /// A fetch of `group` gives at most so many records.
@@ -47,7 +47,7 @@ pub enum Fault {
     Fetch {
         /// Group that reads.
         group: String,
-        /// What the caller is told.
+        /// Error class that the caller gets.
         class: ErrorClass,
     },
 }
@@ -88,12 +88,12 @@ impl MemoryBroker {
         Self::over(MemoryStore { markers: true, ..MemoryStore::default() })
     }
 
-    /// Scripts a fault behind those scripted already.
+    /// Adds a fault to the end of the script.
     pub fn inject(&self, fault: Fault) {
         self.store().lock().faults.push_back(fault);
     }
 
-    /// Faults that have happened, in order, and how many still wait.
+    /// Faults that have fired, in order, and how many are still to fire.
     pub fn faults(&self) -> (Vec<Fault>, usize) {
         let held = self.store().lock();
         (held.fired.clone(), held.faults.len())
@@ -115,6 +115,7 @@ impl Held {
     /// The first scripted fault that `fits`, taken out of the script.
     fn fault(&mut self, fits: impl Fn(&Fault) -> bool) -> Option<Fault> {
         let fault = self.faults.remove(self.faults.iter().position(fits)?)?;
+        // Tests check that every scripted fault has happened: one that never fires would prove nothing.
         self.fired.push(fault.clone());
         Some(fault)
     }
@@ -145,6 +146,8 @@ impl Held {
             let mut touched: Vec<PartitionId> = positions.iter().map(|p| p.partition).collect();
             touched.sort_unstable();
             touched.dedup();
+            // Kafka writes one control record to each partition of a transaction: offsets then have gaps,
+            // which nothing may count (I11).
             for id in touched {
                 self.partitions.entry(id).or_default().next += 1;
             }
@@ -176,6 +179,7 @@ impl Partition {
         let fits = |record: &&Record| {
             let taken = bytes;
             bytes += record.value.as_ref().map_or(0, Bytes::len);
+            // The first record is always returned: one above the limit would otherwise block its partition.
             taken == 0 || bytes <= bytes_max
         };
         let tail = self.records.get(first..).unwrap_or_default();
@@ -222,6 +226,8 @@ impl Store for MemoryStore {
         match held.write_fault(&write) {
             None => Ok(held.apply(write, self.markers)),
             Some((applied, class)) => {
+                // A lost answer: the write takes effect and the caller gets an error, as after a broken
+                // connection.
                 if applied {
                     held.apply(write, self.markers);
                 }

@@ -1,7 +1,7 @@
-//! The log: the only truth. One trait, three implementations, one conformance suite.
+//! The log, from which everything else is derived. One trait, three implementations, one conformance suite.
 //!
-//! `memory` is the deterministic reference, `local` the embedded durable one, `kafka` the real one.
-//! The traits say what must hold; `conformance` checks it.
+//! `memory` is the deterministic reference, `local` the embedded durable one, `kafka` the one for a cluster.
+//! The traits state what must hold; `conformance` checks it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -39,14 +39,14 @@ pub struct Txn {
     pub state_topic: Option<Topic>,
 }
 
-/// What a consumer is told.
+/// What happens to a consumer, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEvent {
-    /// These partitions are ours from now on, each starting at the committed offset (0 if none).
+    /// These partitions are assigned to this member, each starting at the committed offset (0 if none).
     Assigned(Vec<(PartitionId, u64)>),
-    /// These partitions are going to another member: finish and commit what is in hand.
+    /// These partitions are being revoked: finish and commit the step in flight; the next call releases them.
     Revoked(Vec<PartitionId>),
-    /// These partitions are gone already: drop what is in hand, commit nothing.
+    /// These partitions are lost already: drop the step in flight, commit nothing.
     Lost(Vec<PartitionId>),
     /// Records of one partition, in offset order; offsets may have gaps.
     Fetched {
@@ -54,15 +54,15 @@ pub enum LogEvent {
         partition: PartitionId,
         /// Records, never empty.
         records: Vec<Record>,
-        /// Offset that the next fetch starts at: behind the last record and behind any control
+        /// Offset that the next fetch starts at: after the last record and after any control
         /// records that followed it.
         next: u64,
     },
-    /// Nothing to read at the moment: every assigned partition is at its end.
+    /// Nothing to read now: every assigned partition is read to its end.
     Idle,
 }
 
-/// A committed position with the metadata that was committed beside it.
+/// A committed position with the metadata that was committed with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Committed {
     /// Next offset to read.
@@ -74,17 +74,17 @@ pub struct Committed {
 /// What the caller must do about an error; there is no "ignore" (invariant I10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// Try again after so many milliseconds, for ever; nothing is lost meanwhile.
+    /// Retry after this delay, without limit; nothing is lost while the caller retries.
     Retry {
         /// Shortest wait in milliseconds.
         after_ms: u64,
     },
-    /// The step was not written, or nobody can tell (a lost answer): drop what is in hand, restore
-    /// the state and continue at the committed offset, which is right in both cases.
+    /// The step was not written, or its outcome is unknown (a lost answer): drop it, restore the state and resume at
+    /// the committed offset, which is correct in both cases.
     AbortTxn,
-    /// Another instance took over: drop the partition, commit nothing.
+    /// Another instance has taken over: drop the partition, commit nothing.
     Fenced,
-    /// Configuration or broken invariant: stop, offsets uncommitted, and say what to change.
+    /// Configuration or broken invariant: stop with offsets uncommitted and report what to change.
     Fatal,
 }
 
@@ -117,23 +117,23 @@ impl LogError {
     }
 }
 
-/// The next generation of the topics, as a process of the one before sees it. Topics are made in this order, so
-/// that each step of a migration is one that every process can see.
+/// The next generation of the topics, as a process of the current one sees it. Topics are created in this order, so
+/// that every process can observe each step of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Successor {
-    /// Partitions that the events topic will have; `None` where nobody has announced a successor. Intake stops.
+    /// Partitions that the next events topic will have; `None` if no successor is announced. Once it is, intake stops.
     pub announced: Option<u32>,
-    /// Whether intake may write to it; this generation takes no records any more.
+    /// Whether intake may write to it; the current generation no longer accepts records.
     pub is_open: bool,
-    /// Whether it has everything: state was carried over, and this generation is history.
+    /// Whether the state was carried over, so that the current generation is no longer needed.
     pub is_complete: bool,
 }
 
-/// The topic of dead letters is made first, the topic of clean events last.
+/// The dead-letter topic is created first, the topic of clean events last.
 impl Successor {
-    /// Announces a successor.
+    /// Its existence announces a successor.
     pub const FIRST: Topic = Topic::Dlq;
-    /// Makes it complete.
+    /// Its existence marks the migration as complete.
     pub const LAST: Topic = Topic::Clean;
 }
 
@@ -166,8 +166,8 @@ pub trait Log: Send {
     /// Continues reading an assigned partition at `offset`, also one that is held.
     fn seek(&mut self, partition: PartitionId, offset: u64) -> impl Future<Output = Result<(), LogError>> + Send;
 
-    /// Gives no more records of an assigned partition before its next [`Log::seek`] or assignment; it is
-    /// no member's loss, and others are read on. [`LogEvent::Idle`] says nothing about it.
+    /// Returns no more records of an assigned partition before its next [`Log::seek`] or assignment. The member keeps
+    /// the partition, and other partitions are read as before. [`LogEvent::Idle`] does not wait for it.
     fn hold(&mut self, partition: PartitionId) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// What the group committed last for a partition.
@@ -224,13 +224,13 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// is no such topic.
     fn partitions_now(&self, topic: Topic) -> impl Future<Output = Result<Option<u32>, LogError>> + Send;
 
-    /// Number of the first partition of every topic: 0 but in later generations of the topics
+    /// Number of the first partition of every topic: 0, except in later generations of the topics
     /// ([`schemas::record::first_partition`]).
     fn first_partition(&self) -> u32 {
         0
     }
 
-    /// What there is of the next generation of the topics; nothing on a log that has but one.
+    /// What exists of the next generation of the topics; nothing on a log that has only one generation.
     fn successor(&self) -> impl Future<Output = Result<Successor, LogError>> + Send {
         async { Ok(Successor::default()) }
     }
@@ -243,7 +243,7 @@ pub trait Broker: Clone + Send + Sync + 'static {
         }
     }
 
-    /// Joins `group` on `topic`; `instance` is stable over restarts, so that a successor fences its
+    /// Joins `group` on `topic`; `instance` is stable across restarts, so that a successor fences its
     /// predecessor at once.
     fn consumer(
         &self,
@@ -265,7 +265,7 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// First and next offset that the partition holds now, asked from outside any group.
     fn bounds(&self, partition: PartitionId) -> impl Future<Output = Result<Range<u64>, LogError>> + Send;
 
-    /// What a group committed last for a partition, asked from outside it: nobody is fenced.
+    /// What a group committed last for a partition, read from outside it: no member is fenced.
     fn committed(
         &self,
         group: &str,
@@ -285,8 +285,8 @@ pub trait Broker: Clone + Send + Sync + 'static {
 
     /// Committed records from `offset` on, without joining a group: at most
     /// [`STEP_RECORDS_MAX`](schemas::limits::STEP_RECORDS_MAX) and about
-    /// [`STEP_BYTES_MAX`](schemas::limits::STEP_BYTES_MAX), one at least unless the end is reached; and
-    /// the offset to go on at. For tools that look; consumers are made for following.
+    /// [`STEP_BYTES_MAX`](schemas::limits::STEP_BYTES_MAX), at least one unless the end is reached; and
+    /// the offset to resume at. For tools that inspect the log; a consumer follows it.
     fn read(
         &self,
         partition: PartitionId,
@@ -308,11 +308,15 @@ fn step_records(txn: &mut Txn) -> Result<Vec<OutRecord>, LogError> {
                 "state changes without a state topic",
             )
         };
+        // Fail closed: dropping them would commit a step whose state is lost.
         return if changes.is_empty() { Ok(records) } else { Err(stray()) };
     };
     records.extend(changes.into_iter().map(|(key, value)| OutRecord {
         topic,
+        // State lives in the partition of its source, so that the member that is assigned the source restores exactly
+        // its state.
         partition: Some(txn.source.partition),
+        // Kafka takes 0 for the time of sending. Nothing reads the time of a state entry.
         timestamp: TimestampMicros(0),
         key: Some(key),
         value,

@@ -1,6 +1,7 @@
 //! What must hold of every answer of intake, for the targets that read requests.
 
-use ingest::gateway::body::{IntakeContext, MediaType, parse};
+use ingest::gateway::body::{MediaType, parse};
+use ingest::gateway::intake::IntakeContext;
 use ingest::gateway::intake::Arrived;
 use ingest::gateway::problem::{PROBLEMS_LISTED_MAX, Refusal};
 use schemas::codec::{codec, validate_header};

@@ -1,8 +1,7 @@
 //! Events that a gateway refused, kept on the agent's side with the reason.
 //!
-//! One JSON object to a line in `refused/refused.jsonl` of the spool's directory, with the exact
-//! record in hexadecimal until the file has reached its bound: from then on without it. Nothing is
-//! ever deleted here.
+//! One JSON object per line in `refused/refused.jsonl` of the spool's directory, with the exact record in
+//! hexadecimal until the file has reached its bound, and without it after that. Nothing is deleted here.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -52,11 +51,13 @@ impl RefusedFile {
         Self { path: path(dir), bytes_max }
     }
 
-    /// Adds events, for good.
+    /// Adds events, durably.
     pub(super) fn add<'a>(&self, refused: impl Iterator<Item = (&'a Refused, &'a Bytes)>) -> Result<(), SpoolError> {
         if let Some(dir) = self.path.parent() {
             segments::make_dir(dir)?;
         }
+        // Opened for each batch, so that an operator may move the file away; it holds content, so that only
+        // the owner can read it.
         let file = segments::private().create(true).append(true).open(&self.path);
         let mut file = file.map_err(SpoolError::io("open", &self.path))?;
         let mut length = file.metadata().map_err(SpoolError::io("look at", &self.path))?.len();
@@ -66,6 +67,7 @@ impl RefusedFile {
             length += line.len() as u64;
             file.write_all(&line).map_err(SpoolError::io("append to", &self.path))?;
         }
+        // Before the event leaves the spool, which would otherwise have held the only durable copy.
         file.sync_data().map_err(SpoolError::io("force to disk", &self.path))
     }
 }

@@ -1,7 +1,7 @@
 //! The sender: one thread that reads the spool, posts batch after batch, and acknowledges.
 //!
-//! One request is under way at a time, so that nothing overtakes anything. What an answer means is
-//! decided in `verdict`; a batch is given up on by nobody but the gateway.
+//! One request is in flight at a time, so that batches cannot overtake each other. `verdict` decides what an
+//! answer means; a batch is dropped from the spool only on the gateway's word.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -43,6 +43,7 @@ pub(super) fn http_client(config: &ClientConfig) -> Result<Http, ClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("custody/", env!("CARGO_PKG_VERSION")))
         .timeout(Duration::from_millis(config.request_timeout_ms))
+        // A redirect would send events and the API key to an address that is not configured.
         .redirect(reqwest::redirect::Policy::none());
     if let Some(path) = &config.ca_file {
         let pem = std::fs::read(path).map_err(|e| refuse(&format!("ca_file {}", path.display()), &e))?;
@@ -52,21 +53,23 @@ pub(super) fn http_client(config: &ClientConfig) -> Result<Http, ClientError> {
         }
     }
     let client = builder.build().map_err(|e| refuse("http client", &e))?;
-    let authorization = match config.api_key.is_empty() {
-        true => None,
-        false => {
-            let value = format!("Bearer {}", config.api_key.expose());
-            let mut value = reqwest::header::HeaderValue::from_str(&value)
-                .map_err(|_| ClientError::Config("api_key has characters that a header cannot have".to_owned()))?;
-            value.set_sensitive(true);
-            Some(value)
-        }
+    let authorization = if config.api_key.is_empty() {
+        None
+    } else {
+        let value = format!("Bearer {}", config.api_key.expose());
+        let mut value = reqwest::header::HeaderValue::from_str(&value)
+            .map_err(|_| ClientError::Config("api_key has characters that a header cannot have".to_owned()))?;
+        // Keeps the key out of debug output.
+        value.set_sensitive(true);
+        Some(value)
     };
     Ok(Http { client, url, authorization })
 }
 
 /// Starts the thread.
 pub(super) fn start(shared: Arc<Shared>, http: Http) -> std::io::Result<JoinHandle<()>> {
+    // A runtime of its own on a thread of its own: an agent may have none, and its runtime must not be
+    // blocked by a slow disk.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("custody-sender".to_owned()).spawn(move || {
         runtime.block_on(async {
@@ -81,8 +84,8 @@ pub(super) fn start(shared: Arc<Shared>, http: Http) -> std::io::Result<JoinHand
     })
 }
 
-/// Heartbeats, until the future is dropped. One that is due while an earlier one is still waiting
-/// beyond a full spool is left out: the next one says the same.
+/// Heartbeats, until the future is dropped. While the spool stays full only the first one is appended: heartbeats
+/// may exceed the bound, and later ones would say the same.
 async fn heartbeats(shared: &Shared) {
     let period = Duration::from_millis(shared.config.heartbeat_interval_ms);
     if period.is_zero() {
@@ -101,14 +104,14 @@ async fn heartbeats(shared: &Shared) {
     }
 }
 
-/// A batch, or what is left of it.
+/// A batch, or what is left to send of it.
 struct Part {
     records: Vec<(u64, Bytes)>,
-    /// What may be acknowledged when it is done: everything before this index.
+    /// When it is done, everything before this index may be acknowledged.
     next: u64,
 }
 
-/// A failure of this machine's disk: the batch is tried again.
+/// A failure of this machine's disk: the caller retries.
 type Outcome = Result<(), SpoolError>;
 
 struct Sender<'a> {
@@ -124,6 +127,8 @@ impl<'a> Sender<'a> {
     fn new(shared: &'a Shared, http: Http) -> Self {
         let reader = {
             let state = shared.queue.lock();
+            // From the first record that is not acknowledged: what was sent before a crash and not
+            // acknowledged is sent again, and the gateway recognises it.
             state.spool.reader(state.spool.acked())
         };
         let config = &shared.config;
@@ -148,13 +153,13 @@ impl<'a> Sender<'a> {
             let damaged: u64 = batch.damage.iter().map(|damage| damage.missing).sum();
             if damaged > 0 {
                 self.shared.queue.lock().writer.dropped += damaged;
-                tracing::error!(missing = damaged, "the spool is damaged; what is left of it was kept aside");
+                tracing::error!(missing = damaged, "the spool is damaged; the damaged bytes were kept aside");
             }
             self.deliver(batch).await;
         }
     }
 
-    /// The next batch: full, or lingered for, or the last one. `None`: there is nothing more to do.
+    /// The next batch: a full one, or what has arrived when the linger time ends. `None`: the sender is to stop.
     async fn batch(&mut self) -> Result<Option<Batch>, SpoolError> {
         loop {
             let next = self.reader.next();
@@ -165,13 +170,18 @@ impl<'a> Sender<'a> {
                 }
                 let config = &self.shared.config;
                 let max = BatchMax { events: config.batch_events_max, bytes: config.batch_bytes_max };
+                // Read again after the wait: more records may have become durable meanwhile.
                 let (segment, limit) = self.shared.queue.segment_at(next).unwrap_or((segment, limit));
                 let batch = self.reader.read(segment, limit, max)?;
+                // Also if the batch has no records: damage moves the position too, and must be acknowledged.
                 if batch.next > next {
                     return Ok(Some(batch));
                 }
-            } else if self.is(Phase::Stop) || (self.is(Phase::Drain) && self.is_all_read()) {
-                return Ok(None);
+            } else {
+                let is_all_read = self.shared.queue.lock().spool.next() <= next;
+                if self.is(Phase::Stop) || (self.is(Phase::Drain) && is_all_read) {
+                    return Ok(None);
+                }
             }
             let next = self.reader.next();
             tokio::select! {
@@ -179,10 +189,6 @@ impl<'a> Sender<'a> {
                 _ = self.phase.changed() => {}
             }
         }
-    }
-
-    fn is_all_read(&self) -> bool {
-        self.shared.queue.lock().spool.next() <= self.reader.next()
     }
 
     /// Waits until a batch that begins with `first` is full, for as long as it may, unless the client
@@ -201,20 +207,23 @@ impl<'a> Sender<'a> {
                 _ = phase.changed() => {}
             }
         };
-        // The time is over: what there is goes out.
+        // A timeout is no error: the batch is sent with the events that have arrived.
         drop(timeout(Duration::from_millis(config.linger_ms), full).await);
     }
 
-    /// Sends a batch until every event of it is acknowledged or set aside, or the client stops.
+    /// Sends a batch until every event in it is acknowledged or set aside, or the client stops.
     async fn deliver(&mut self, batch: Batch) {
         let mut parts = VecDeque::from([Part { records: batch.records, next: batch.next }]);
         while let Some(part) = parts.pop_front() {
+            // All of its events were set aside: its place in the spool must still be acknowledged, or
+            // the spool would never shrink.
             if part.records.is_empty() {
                 self.acknowledge(part.next).await;
                 continue;
             }
             let Some(verdict) = self.post(&part.records).await else { return };
             match self.apply(verdict, part).await {
+                // In front of the later parts: events of a session must reach the log in their order.
                 Some(left) => left.into_iter().rev().for_each(|part| parts.push_front(part)),
                 None => return,
             }
@@ -225,6 +234,7 @@ impl<'a> Sender<'a> {
     async fn apply(&mut self, verdict: Verdict, part: Part) -> Option<Vec<Part>> {
         match verdict {
             Verdict::Taken => {
+                // A crash here sends the batch again: the log has it, the spool does not know.
                 fail::fail_point!("send.acknowledged");
                 self.attempt = 0;
                 self.shared.counters.acked.fetch_add(part.records.len() as u64, Ordering::Relaxed);
@@ -248,6 +258,8 @@ impl<'a> Sender<'a> {
 
     fn set_aside(&mut self, refused: &[Refused], mut part: Part) -> Result<Part, (SpoolError, Part)> {
         let named = refused.iter().filter_map(|why| Some((why, &part.records.get(why.index)?.1)));
+        // Written before the events leave the batch: a refused event must be in the file or in the spool, at
+        // every moment.
         if let Err(error) = self.refused.add(named) {
             return Err((error, part));
         }
@@ -266,7 +278,7 @@ impl<'a> Sender<'a> {
         Ok(part)
     }
 
-    /// Acknowledges, and gives whole segments back once the sessions no longer need them.
+    /// Acknowledges, and deletes segments that neither the gateway nor the sessions need any more.
     async fn acknowledge(&mut self, next: u64) {
         loop {
             let outcome = self.try_acknowledge(next);
@@ -285,9 +297,11 @@ impl<'a> Sender<'a> {
         };
         if is_trimmable {
             match self.shared.save() {
+                // Segments are deleted only up to where the stored sessions have read: a session's numbers are
+                // restored from the spool after that point.
                 Ok(keep_from) => drop(self.shared.queue.trim(keep_from)?),
                 Err(ClientError::Spool(error)) => return Err(error),
-                Err(error) => tracing::error!(%error, "the spool keeps what it could give back"),
+                Err(error) => tracing::error!(%error, "the spool cannot delete acknowledged segments"),
             }
         }
         Ok(())
@@ -301,14 +315,16 @@ impl<'a> Sender<'a> {
     async fn again(&mut self, retry_after_ms: Option<u64>, reason: String, needs_help: bool) -> bool {
         self.attempt = self.attempt.saturating_add(1);
         self.shared.counters.retries.fetch_add(1, Ordering::Relaxed);
+        // One warning per outage; `Stats` has the last reason.
         if self.attempt == 1 {
-            tracing::warn!(%reason, "events wait in the spool");
+            tracing::warn!(%reason, "events stay in the spool until the gateway accepts them");
         }
         self.shared.set_trouble(Some(reason), needs_help);
         let config = &self.shared.config;
         let bounds = (config.backoff_ms_min, config.backoff_ms_max);
         let wait = Duration::from_millis(backoff_ms(self.attempt, retry_after_ms, bounds, random_u64()));
-        // A client that is closing tries once more at once.
+        // A change of phase ends the wait: a client that is closing retries at once, because the process may not
+        // live as long as the back-off.
         let before = *self.phase.borrow();
         let mut phase = self.phase.clone();
         tokio::select! {
@@ -318,7 +334,7 @@ impl<'a> Sender<'a> {
         !self.is(Phase::Stop)
     }
 
-    /// Posts a batch. `None`: the client stops, and what became of the request is not known.
+    /// Posts a batch. `None`: the client stops, and the outcome of the request is unknown.
     async fn post(&mut self, records: &[(u64, Bytes)]) -> Option<Verdict> {
         self.shared.counters.requests.fetch_add(1, Ordering::Relaxed);
         let mut phase = self.phase.clone();
@@ -335,9 +351,10 @@ impl<'a> Sender<'a> {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
         let body = body(records);
-        request = match config.gzip {
-            true => request.header(CONTENT_ENCODING, "gzip").body(compressed(&body)),
-            false => request.body(body),
+        request = if config.gzip {
+            request.header(CONTENT_ENCODING, "gzip").body(compressed(&body))
+        } else {
+            request.body(body)
         };
         let failed = |error: reqwest::Error| Verdict::Again {
             retry_after_ms: None,
@@ -352,6 +369,8 @@ impl<'a> Sender<'a> {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (content_type, retry_after) = (header(CONTENT_TYPE).unwrap_or_default(), header(RETRY_AFTER));
         let body = match status {
+            // The body is not needed, and a connection that breaks while it is read must not send the batch
+            // again.
             202 => Vec::new(),
             _ => match bounded_body(response).await {
                 Ok(body) => body,
@@ -364,6 +383,8 @@ impl<'a> Sender<'a> {
 }
 
 fn split(mut part: Part) -> Vec<Part> {
+    // Halves, until the event at fault is alone: a gateway that refuses a batch as too large does not say
+    // which event is.
     let second = part.records.split_off(part.records.len() / 2);
     let first_next = second.first().map_or(part.next, |(index, _)| *index);
     vec![Part { next: first_next, ..part }, Part { records: second, next: part.next }]
@@ -393,7 +414,7 @@ async fn bounded_body(mut response: reqwest::Response) -> Result<Vec<u8>, reqwes
     Ok(body)
 }
 
-/// The error and what caused it, without the address: that is the operator's own configuration.
+/// The error and its causes, without the URL, which the operator has configured and knows.
 fn cause(error: &reqwest::Error) -> String {
     let mut text = "the gateway cannot be reached".to_owned();
     let mut source = std::error::Error::source(error);

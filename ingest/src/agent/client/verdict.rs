@@ -1,7 +1,7 @@
-//! What a gateway's answer means for the batch that it answers, and how long to wait: pure.
+//! What a gateway's answer means for its batch, and how long to wait: pure.
 //!
-//! Only a problem document that names events, or one about a single event, takes an event away from
-//! the spool: a proxy in between, a wrong address or a revoked key must not cost evidence.
+//! Only a problem document that names events, or one about a batch of a single event, removes an event
+//! from the spool: a proxy in between, a wrong address or a revoked key must not cost evidence.
 
 use serde::Deserialize;
 use std::time::{Duration, UNIX_EPOCH};
@@ -13,7 +13,7 @@ const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
 /// Longest text of an answer that is kept, bytes.
 const REASON_BYTES_MAX: usize = 500;
 
-/// What the gateway said, as far as it matters.
+/// The parts of a gateway's answer that matter here.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer<'a> {
     /// HTTP status.
@@ -44,7 +44,7 @@ pub(super) struct Refused {
 pub(super) enum Verdict {
     /// The log has it.
     Taken,
-    /// Send it again, after so long if the gateway said so. `needs_help`: it will not pass by itself.
+    /// Send it again, after the wait that the gateway asked for. `needs_help`: it will not succeed without an operator.
     Again { retry_after_ms: Option<u64>, reason: String, needs_help: bool },
     /// Set these events aside and send the others again; in order, without repetition, never empty.
     Refused(Vec<Refused>),
@@ -79,15 +79,21 @@ pub(super) fn judge(answer: &Answer<'_>, events: usize, now: TimestampMicros) ->
     };
     match answer.status {
         202 => Verdict::Taken,
+        // These pass by themselves (RFC 9110, RFC 8470, RFC 6585).
         408 | 425 | 429 | 500..=599 => again(false),
+        // Too large as a whole: smaller batches may fit. If the problem names events, they are refused by
+        // themselves, see below.
         413 if events > 1 && problem(answer).is_none_or(|problem| named(problem).is_empty()) => Verdict::Split,
         400..=499 => refusal(answer, events).unwrap_or_else(|| again(true)),
+        // 2xx other than 202 and 3xx come from something that is not a gateway: they must not take events from
+        // the spool.
         _ => again(true),
     }
 }
 
 fn refusal(answer: &Answer<'_>, events: usize) -> Option<Verdict> {
-    // A request that nobody looked into says nothing about its events.
+    // A problem about the request (credentials, media type, headers) says nothing about its events: the gateway
+    // answered before it read them.
     let is_about_request =
         |problem: &Problem| problem.index.is_none() && matches!(answer.status, 401..=407 | 415 | 431);
     let document = problem(answer)?;
@@ -96,6 +102,7 @@ fn refusal(answer: &Answer<'_>, events: usize) -> Option<Verdict> {
     }
     let alone = Problem { errors: Vec::new(), ..problem(answer)? };
     let mut refused = named(document);
+    // An index outside of the batch names no event of ours.
     refused.retain(|refused| refused.index < events);
     match (refused.is_empty(), events) {
         (false, _) => Some(Verdict::Refused(refused)),
@@ -115,6 +122,7 @@ fn named(mut problem: Problem) -> Vec<Refused> {
     all.push(problem);
     let mut refused: Vec<Refused> = all.into_iter().filter_map(|p| p.index.map(|index| p.refused(index))).collect();
     refused.sort_by_key(|refused| refused.index);
+    // The first problem is repeated in `errors`.
     refused.dedup_by_key(|refused| refused.index);
     refused
 }
@@ -143,12 +151,13 @@ fn wait_ms(text: &str, now: TimestampMicros) -> Option<u64> {
             u64::try_from(at.duration_since(now).unwrap_or_default().as_millis()).ok()?
         }
     };
+    // A mistaken header must not stop an agent for days.
     Some(ms.min(RETRY_AFTER_MS_MAX))
 }
 
 /// Wait before try number `attempt` (1 is the first repetition), milliseconds: it doubles from
-/// `ms_min` to `ms_max`, and `random` picks a place in the upper half, so that agents that were cut
-/// off together do not come back together. A `Retry-After` is the least, jitter on top.
+/// `ms_min` to `ms_max`, and `random` picks a value in the upper half, so that agents that lost the gateway
+/// together do not all return together. A `Retry-After` is the minimum, with jitter on top.
 pub(super) fn backoff_ms(attempt: u32, retry_after_ms: Option<u64>, (ms_min, ms_max): (u64, u64), random: u64) -> u64 {
     let doubled = ms_min.saturating_mul(1_u64.checked_shl(attempt.saturating_sub(1)).unwrap_or(u64::MAX)).min(ms_max);
     let half = doubled / 2;

@@ -1,7 +1,7 @@
-//! The writer's own state: whose numbers come next, which sessions go on, what was lost.
+//! The writer's own state: the next numbers, the sessions that may resume, the number of drops.
 //!
-//! Pure apart from `load` and `save`. Sessions of an earlier process wait aside until an event of
-//! theirs comes: a heartbeat must not report a session as open that nobody holds any more.
+//! Pure apart from `load` and `save`. Sessions of an earlier process are kept apart until one of their
+//! events arrives: a heartbeat must not report a session as open that no process continues.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ const KEPT_MS_MAX: i64 = 7 * 86_400_000;
 /// Name of the file in the spool's directory.
 const FILE: &str = "writer.json";
 
-/// A session that may go on.
+/// A session that may resume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Kept {
     state: SessionState,
@@ -48,7 +48,7 @@ pub(super) struct Saved {
 
 /// Who the writer is.
 #[derive(Debug, Clone)]
-pub(super) struct Identity {
+pub(super) struct WriterIdentity {
     /// Tenant of events that name none, and of heartbeats.
     pub(super) tenant_id: String,
     /// Agent of events that name none, and of heartbeats.
@@ -59,8 +59,8 @@ pub(super) struct Identity {
 
 /// Stamps events.
 #[derive(Debug)]
-pub(super) struct Writer {
-    identity: Identity,
+pub(super) struct ClientWriter {
+    identity: WriterIdentity,
     producer_id: String,
     epoch: i64,
     sequencer: Sequencer,
@@ -70,7 +70,7 @@ pub(super) struct Writer {
     last_times: BTreeMap<Uuid, TimestampMicros>,
     /// Events that got a number and are not in the spool.
     pub(super) dropped: u64,
-    /// No event is taken any more.
+    /// No more events are accepted.
     pub(super) is_closed: bool,
 }
 
@@ -87,7 +87,7 @@ impl Saved {
         }
     }
 
-    /// Replaces what is kept in `dir`, for good.
+    /// Replaces what is kept in `dir`, durably.
     pub(super) fn save(&self, dir: &Path) -> Result<(), ClientError> {
         let path = dir.join(FILE);
         write_whole(&path, self)
@@ -95,8 +95,9 @@ impl Saved {
         Ok(segments::sync_dir(dir)?)
     }
 
-    /// Takes up a record of the spool.
+    /// Applies a record of the spool that was appended after the state was stored.
     pub(super) fn replay(&mut self, index: u64, payload: &[u8]) {
+        // Counted in the stored state already: counting it again would move its session on by one number.
         if index < self.next_index {
             return;
         }
@@ -121,17 +122,23 @@ fn write_whole(path: &Path, saved: &Saved) -> std::io::Result<()> {
     let new: PathBuf = path.with_extension("json.new");
     let mut file = segments::private().create(true).write(true).truncate(true).open(&new)?;
     file.write_all(&serde_json::to_vec(saved)?)?;
+    // Before the rename: after a crash of the machine the file must be the old one or the new one, because
+    // numbering cannot resume without it.
     file.sync_all()?;
     std::fs::rename(&new, path)
 }
 
-impl Writer {
+impl ClientWriter {
     /// A new epoch of the writer that `saved` is of, or of a new writer called `producer_id`.
-    pub(super) fn start(identity: Identity, saved: Saved, producer_id: String, now: TimestampMicros) -> Self {
+    pub(super) fn start(identity: WriterIdentity, saved: Saved, producer_id: String, now: TimestampMicros) -> Self {
+        // The stored name goes before the configured one: events in the spool were stamped with it, and the
+        // sessions continue under it.
         let producer_id = if saved.producer_id.is_empty() { producer_id } else { saved.producer_id };
-        // A clock that was set back must not bring an epoch back.
+        // A clock that was set back must not repeat an epoch: `completeness` would see two different events
+        // under the same number.
         let epoch = now.0.max(saved.producer_epoch.saturating_add(1));
         let mut kept = saved.sessions;
+        // Sessions that crashed agents never ended would otherwise be kept by every later process.
         kept.retain(|_, kept| kept.last_time >= now.plus_ms(-KEPT_MS_MAX));
         let mut writer = Self {
             sequencer: Sequencer::new(producer_id.clone(), TimestampMicros(epoch)),
@@ -149,6 +156,7 @@ impl Writer {
 
     fn forget_oldest(&mut self) {
         while self.kept.len() > self.identity.sessions_max {
+            // The one that is least likely to be continued.
             let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.last_time).map(|(id, _)| *id);
             oldest.and_then(|id| self.kept.remove(&id));
         }
@@ -174,8 +182,11 @@ impl Writer {
             return Err(NotTaken::Closed);
         }
         self.complete(event, now);
+        // The gateway's own rules: an event that it would refuse must not use a number, because its gap could
+        // never be filled.
         validate_header(event.h(), now).map_err(|(_, reason)| NotTaken::Invalid(reason))?;
         let session_id = event.h().session_id;
+        // Before the event gets its numbers: an event that is refused here must not leave a gap.
         self.take_up(session_id)?;
         let is_end = matches!(event, Event::SessionEnded(_));
         let at = event.h().event_time;
@@ -185,6 +196,8 @@ impl Writer {
         } else if !session_id.is_zero() {
             self.last_times.insert(session_id, at);
         }
+        // The size is known only now, after the number was used. The drop is counted, so that the next
+        // heartbeat explains the gap.
         if bytes.len() > EVENT_BYTES_MAX {
             self.dropped += 1;
             return Err(NotTaken::TooLong(bytes.len()));
@@ -192,11 +205,13 @@ impl Writer {
         Ok(bytes)
     }
 
-    /// Makes the session one of the sequencer's.
+    /// Moves the session to the sequencer.
     fn take_up(&mut self, session_id: Uuid) -> Result<(), NotTaken> {
         if session_id.is_zero() || self.last_times.contains_key(&session_id) {
             return Ok(());
         }
+        // Refused and not evicted: an agent that never ends its sessions gets an error to act on, instead of
+        // gaps in old ones.
         if self.last_times.len() >= self.identity.sessions_max {
             return Err(NotTaken::TooManySessions(self.identity.sessions_max));
         }
@@ -228,7 +243,7 @@ impl Writer {
         "guaranteed".clone_into(&mut h.capture);
     }
 
-    /// A UUIDv7 whose random part is a digest of the numbers that the event gets: nobody else has them.
+    /// A UUIDv7 whose random part is a digest of the writer, epoch and number of the event, which are unique.
     fn next_event_id(&self, at: TimestampMicros) -> Uuid {
         let number = self.sequencer.last_producer_seq() + 1;
         let parts: [&[u8]; 4] =
@@ -269,9 +284,9 @@ mod tests {
 
     const NOW: TimestampMicros = TimestampMicros::from_ms(1_767_225_600_000);
 
-    fn writer(saved: Saved) -> Writer {
-        let identity = Identity { tenant_id: "t".to_owned(), agent_id: "a".to_owned(), sessions_max: 2 };
-        Writer::start(identity, saved, "sdk/1".to_owned(), NOW)
+    fn writer(saved: Saved) -> ClientWriter {
+        let identity = WriterIdentity { tenant_id: "t".to_owned(), agent_id: "a".to_owned(), sessions_max: 2 };
+        ClientWriter::start(identity, saved, "sdk/1".to_owned(), NOW)
     }
 
     fn call(session: u8) -> RawEvent {

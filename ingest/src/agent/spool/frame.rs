@@ -1,9 +1,9 @@
 //! Records in the bytes of a segment: pure framing, apart from files.
 //!
 //! A segment is a [`HEAD_BYTES`] head and frames of CRC-32C (RFC 3720 appendix B.4), length, index
-//! and payload, all integers little-endian; the checksum covers everything behind itself. Bytes that
-//! are no frame are passed over only up to the next frame that is sound and has a possible index, and
-//! they are handed out as a [`Piece::Bad`], never dropped. It does not decide what is a torn tail.
+//! and payload, all integers little-endian; the checksum covers everything after itself. Bytes that are no
+//! frame are skipped only up to the next valid frame with a possible index, and they are returned as a
+//! [`Piece::Bad`], never dropped. It does not decide what is a torn tail.
 
 use std::ops::Range;
 
@@ -39,6 +39,8 @@ pub fn put(index: u64, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&index.to_le_bytes());
     out.extend_from_slice(payload);
+    // Index and length are covered as well: a frame that was copied to another place or cut is not valid
+    // there.
     let crc = checksum(&out[start + 4..]);
     out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
 }
@@ -62,6 +64,7 @@ pub(super) fn frame_head(bytes: &[u8]) -> Option<FrameHead> {
     let word = |at: usize| bytes.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word));
     let (crc, len) = (word(0)?, word(4)? as usize);
     let index = u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?);
+    // Before anything is read by it: a damaged length must not reserve gigabytes.
     (len <= PAYLOAD_BYTES_MAX).then_some(FrameHead { crc, len, index })
 }
 
@@ -70,6 +73,8 @@ fn sound(bytes: &[u8], possible: impl FnOnce(u64) -> bool) -> Option<(u64, &[u8]
     let head = frame_head(bytes)?;
     let end = FRAME_BYTES + head.len;
     let covered = bytes.get(4..end)?;
+    // The index first: it costs nothing, and spares the checksum at almost every position that `resync`
+    // tries.
     let is_sound = possible(head.index) && checksum(covered) == head.crc;
     is_sound.then(|| (head.index, &bytes[FRAME_BYTES..end]))
 }

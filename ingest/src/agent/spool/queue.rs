@@ -1,9 +1,9 @@
 //! A spool that threads share: the writer's own state under the same lock, the fsync policy, and
 //! waiting that is bounded.
 //!
-//! An append waits for space and, under [`Fsync::Always`], for the disk, together no longer than it
-//! is told to; forcing to the disk is a thread of its own and holds no lock. What a full spool costs
-//! is the caller's decision: it is told. It does not send anything.
+//! An append waits for space and, under [`Fsync::Always`], for the disk, together up to a limit; a separate
+//! thread runs fsync without the lock. What to do about a full spool is the caller's decision. It does not
+//! send anything.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -40,7 +40,7 @@ impl<W> Clone for Queue<W> {
 struct Inner<W> {
     fsync: Fsync,
     state: Mutex<State<W>>,
-    /// Space was given back, or nobody is to wait any more.
+    /// Space was freed, or waiting is over.
     room: Condvar,
     /// Something was forced to the disk.
     synced: Condvar,
@@ -73,7 +73,7 @@ impl Syncer {
     /// Waits until it has forced the last record, or was refused once more.
     pub fn join(self) {
         if let Some(thread) = self.0 {
-            // It has no panics; one would have cost no record.
+            // The thread is not expected to panic; if it did, the records are still in the files.
             drop(thread.join());
         }
     }
@@ -116,6 +116,8 @@ impl<W: Send + 'static> Queue<W> {
             }
             state.is_sync_urgent = false;
             let is_closed = state.is_closed;
+            // Taken under the lock and run without it: appends continue during an fsync, which takes
+            // milliseconds, and are covered by the next one.
             let Some(job) = state.spool.sync_job() else {
                 if is_closed {
                     return;
@@ -125,6 +127,8 @@ impl<W: Send + 'static> Queue<W> {
             drop(state);
             let outcome = job.run();
             let mut state = self.lock();
+            // After the fsync has returned: a reader must not see records as durable while the disk may still
+            // refuse them.
             state.spool.finish_sync(job, outcome.is_ok());
             self.wake_reader(&state);
             inner.synced.notify_all();
@@ -134,6 +138,7 @@ impl<W: Send + 'static> Queue<W> {
                     return;
                 }
                 let open = |state: &mut State<W>| !state.is_closed;
+                // A disk that is full or failing refuses at once; without the wait this would be a busy loop.
                 drop(wait_while(&inner.unsynced, state, Some(Duration::from_millis(SYNC_RETRY_MS)), open));
             }
         }
@@ -143,14 +148,14 @@ impl<W: Send + 'static> Queue<W> {
 impl<W> Queue<W> {
     /// The state, for what takes no time.
     pub fn lock(&self) -> MutexGuard<'_, State<W>> {
-        // A panic under the lock leaves a spool that is whole: every step of it is.
+        // A panic under the lock cannot leave the spool inconsistent: every step of its operations leaves it whole.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends the record that `make` gives, in the order in which it is called. It is called
-    /// exactly once, whether there is room or not: numbers that it gives are given for good. An error
-    /// of it is handed back and nothing is appended. The inner error says that the spool has not
-    /// taken the record: [`SpoolError::Full`] after `block` without space, or the file system's.
+    /// Appends the record that `make` returns, in the order of the calls. It is called exactly once, whether
+    /// there is space or not: the numbers that it assigns are final. Its error is returned and nothing is
+    /// appended. The inner error says that the spool has not stored the record: [`SpoolError::Full`] after
+    /// `block` without space, or the file system's.
     ///
     /// # Errors
     /// That of `make`.
@@ -162,6 +167,8 @@ impl<W> Queue<W> {
         let deadline = Instant::now().checked_add(block);
         let full = |state: &mut State<W>| state.spool.is_full() && !state.is_closed;
         let mut state = wait_while(&self.0.room, self.lock(), Some(block), full);
+        // Also if the spool is still full: the event has happened, and its number shows `completeness` that it
+        // is missing.
         let payload = make(&mut state.writer)?;
         Ok(self.append(state, deadline, |spool| spool.append(&payload)))
     }
@@ -172,7 +179,7 @@ impl<W> Queue<W> {
         !wait_while(&self.0.room, self.lock(), Some(block), full).spool.is_full()
     }
 
-    /// Appends a record beyond the bound, without waiting.
+    /// Appends a record even if the bound is reached, without waiting.
     ///
     /// # Errors
     /// [`SpoolError::TooLarge`] or [`SpoolError::Io`]: it is not taken.
@@ -194,6 +201,7 @@ impl<W> Queue<W> {
             self.wake_reader(&state);
             return Ok(Appended { index, is_durable: false });
         }
+        // While something is dirty the thread is awake already.
         if !was_dirty {
             self.0.unsynced.notify_one();
         }
@@ -206,8 +214,8 @@ impl<W> Queue<W> {
         Ok(Appended { index, is_durable: state.spool.synced() > index })
     }
 
-    /// Records before this index may be handed out: a number that was sent must not be taken back
-    /// by a power cut and given again.
+    /// Records before this index may be sent: a power failure must not undo a number that was sent already, because the
+    /// next process would use it again for another event.
     pub fn limit(&self, spool: &Spool) -> u64 {
         match self.0.fsync {
             Fsync::Never => spool.next(),
@@ -222,7 +230,7 @@ impl<W> Queue<W> {
         (index < limit).then(|| Some((state.spool.segment_at(index)?, limit))).flatten()
     }
 
-    /// Waits until record `index` can be read, or somebody calls [`Queue::wake`].
+    /// Waits until record `index` can be read, or [`Queue::wake`] is called.
     pub async fn readable(&self, index: u64) {
         self.readable_or_bytes(index, u64::MAX).await;
     }
@@ -235,6 +243,8 @@ impl<W> Queue<W> {
             if self.is_awaited(&state) {
                 return;
             }
+            // Created under the lock: a record that becomes readable after the check above still wakes this
+            // future.
             self.0.readable.notified()
         };
         notified.await;
@@ -252,10 +262,11 @@ impl<W> Queue<W> {
 
     /// Wakes the reader.
     pub fn wake(&self) {
+        // `notify_one` keeps a permit if there is no waiter yet, so that a wake-up between two waits is not lost.
         self.0.readable.notify_one();
     }
 
-    /// Gives space back after records were acknowledged.
+    /// Frees space after records were acknowledged.
     ///
     /// # Errors
     /// [`SpoolError::Io`]: the space is not given back; try again.
@@ -265,13 +276,13 @@ impl<W> Queue<W> {
         Ok(trimmed)
     }
 
-    /// Has everything forced to the disk without waiting for the interval.
+    /// Requests an fsync without waiting for the interval.
     pub fn sync_soon(&self) {
         self.lock().is_sync_urgent = true;
         self.0.unsynced.notify_all();
     }
 
-    /// Lets nobody wait any more, and the thread end when all is forced to the disk.
+    /// Ends every wait, and the thread once everything is fsynced.
     pub fn close(&self) {
         self.lock().is_closed = true;
         self.0.room.notify_all();
@@ -280,7 +291,7 @@ impl<W> Queue<W> {
     }
 }
 
-/// Waits while `holds`, for ever or so long at most.
+/// Waits while `holds`, without limit or for `most`.
 fn wait_while<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,

@@ -1,6 +1,6 @@
-//! Reads a spool in order, without holding it: only what is known to be written is looked at.
+//! Reads a spool in order, without its lock: only what is known to be written is read.
 //!
-//! Damage that came after the open is kept aside like any other. It never deletes or acknowledges.
+//! Damage that occurs after the open is kept aside like any other. It never deletes or acknowledges.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -16,7 +16,7 @@ use super::{Damage, Segment, SpoolError, segments};
 pub struct Batch {
     /// Index and payload of each.
     pub records: Vec<(u64, Bytes)>,
-    /// Index behind the last one, and behind whatever is missing: acknowledge up to here.
+    /// Index after the last one, and after whatever is missing: acknowledge up to here.
     pub next: u64,
     /// Damage that was met.
     pub damage: Vec<Damage>,
@@ -67,17 +67,18 @@ impl Reader {
     pub fn read(&mut self, segment: Segment, limit: u64, max: BatchMax) -> Result<Batch, SpoolError> {
         let mut batch = Batch { next: self.next, ..Batch::default() };
         let limit = limit.min(segment.next);
+        // Records between the segments were lost to damage, which was reported at open.
         self.next = self.next.max(segment.first);
         let mut chunk = max.bytes.saturating_add(64 << 10);
         while self.next < limit {
             let before = (batch.records.len(), self.next);
             self.fill(segment, limit, max, chunk, &mut batch)?;
             batch.next = self.next;
-            match (batch.records.len(), self.next) == before {
-                false if batch.records.is_empty() => {}
-                false => break,
-                // A frame longer than the chunk, or damage as long: the rest of the segment decides.
-                true => chunk = usize::MAX,
+            if (batch.records.len(), self.next) == before {
+                // No progress: a frame, or a damaged range, is longer than the chunk. Read the rest of the segment.
+                chunk = usize::MAX;
+            } else if !batch.records.is_empty() {
+                break;
             }
         }
         batch.next = batch.next.max(self.next);
@@ -98,6 +99,8 @@ impl Reader {
         };
         let bytes = read_at(&mut open, segment, chunk)
             .map_err(SpoolError::io("read", &segments::path(&self.dir, segment.first)))?;
+        // The length at the time of the call; a segment that is still written to may have grown since, and is
+        // read on by the next call.
         let is_end = open.at + bytes.len() as u64 >= segment.bytes;
         let mut pieces = Pieces::new(&bytes, 0, open.index);
         let (mut at, mut payload_bytes) = (0, 0);
@@ -106,6 +109,8 @@ impl Reader {
                 Piece::Record { index, payload, at: frame } => {
                     let is_wanted = index >= self.next;
                     let is_over = batch.records.len() >= max.events || payload_bytes + payload.len() > max.bytes;
+                    // The first record is always handed out, however long: a record above the limit would
+                    // otherwise block the spool for good.
                     if index >= limit || (is_wanted && is_over && !batch.records.is_empty()) {
                         break;
                     }
@@ -117,7 +122,7 @@ impl Reader {
                     }
                     (at, open.index) = (frame.end, index + 1);
                 }
-                // What looks like damage may be a frame that was not read whole.
+                // What looks like damage may be a frame that the chunk cuts: read on from here before judging.
                 Piece::Bad { at: frame, .. } if !is_end && reaches_beyond(&bytes, frame.start) => break,
                 Piece::Bad { at: frame, missing } => {
                     let next = pieces.next_index();
@@ -125,19 +130,21 @@ impl Reader {
                     self.next = self.next.max(next);
                     (at, open.index) = (frame.end, next);
                 }
-                // Nothing sound follows, and nothing more was ever written behind it.
+                // The whole segment was read and no valid frame follows: this is damage, not a frame that is still
+                // being written, because the segment's length counts completed frames only.
                 Piece::Tail { at: frame } if is_end => {
                     let missing = segment.next - open.index;
                     self.damaged(&open, frame.clone(), &bytes, missing, batch)?;
                     self.next = self.next.max(segment.next);
                     (at, open.index) = (frame.end, segment.next);
                 }
-                // Not read whole.
+                // The chunk ends here; the next one decides.
                 Piece::Tail { .. } => break,
             }
         }
         if bytes.is_empty() {
-            // The records that the segment should have end before it does.
+            // The bytes end before the segment's last record, for example because the file was truncated after the
+            // open. The missing records are counted, so that the reader can continue with the next segment.
             self.damaged(&open, 0..0, &bytes, segment.next - open.index, batch)?;
             self.next = segment.next;
         }
@@ -167,12 +174,12 @@ impl Reader {
     }
 }
 
-/// Whether the frame at `at` claims to end behind `bytes`.
+/// Whether the frame at `at` claims to end after `bytes`.
 fn reaches_beyond(bytes: &[u8], at: usize) -> bool {
     frame_head(&bytes[at..]).is_none_or(|head| head.len > bytes.len() - at - FRAME_BYTES)
 }
 
-/// The bytes from the reader's place on, up to `chunk` of them and not beyond the segment's sound part.
+/// The bytes from the reader's place on, up to `chunk` of them and only within the segment's valid part.
 fn read_at(open: &mut Open, segment: Segment, chunk: usize) -> std::io::Result<Bytes> {
     let left = segment.bytes.saturating_sub(open.at).min(chunk as u64);
     let mut bytes = Vec::with_capacity(left as usize);

@@ -1,11 +1,11 @@
 //! The files of a spool: names, lock, acknowledgements, and what they hold at open.
 //!
-//! It decides what is a torn tail: the end of the last segment. Everything else that is no record is
-//! damage, and a copy of it goes to the folder `corrupt`.
+//! It decides what is a torn tail: invalid bytes at the end of the last segment. Everything else that is no
+//! record is damage, and a copy of it is written to the folder `corrupt`.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("{first:020}{SUFFIX}"))
 }
 
-/// Makes a directory that its owner alone can enter: what is in it may hold personal data.
+/// Creates a directory that only its owner can enter: its files may hold personal data.
 pub(crate) fn make_dir(dir: &Path) -> Result<(), SpoolError> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -28,7 +28,7 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), SpoolError> {
     builder.create(dir).map_err(SpoolError::io("make", dir))
 }
 
-/// Options for files that their owner alone can read.
+/// Options for files that only their owner can read.
 pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -38,10 +38,11 @@ pub(crate) fn private() -> OpenOptions {
 
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), SpoolError> {
-    // Windows cannot open a directory, and has no need to.
-    match cfg!(unix) {
-        true => File::open(dir).and_then(|dir| dir.sync_all()).map_err(SpoolError::io("force to disk", dir)),
-        false => Ok(()),
+    // Windows cannot open a directory as a file, and needs no such call.
+    if cfg!(unix) {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(SpoolError::io("force to disk", dir))
+    } else {
+        Ok(())
     }
 }
 
@@ -61,6 +62,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, SpoolError> {
 pub(super) fn create(dir: &Path, first: u64) -> Result<File, SpoolError> {
     let path = path(dir, first);
     let mut file = private().create(true).append(true).open(&path).map_err(SpoolError::io("make", &path))?;
+    // Left by a process that died before it wrote a record: what is in it is at most part of a head.
     file.set_len(0).map_err(SpoolError::io("empty", &path))?;
     file.write_all(&frame::head(first)).map_err(SpoolError::io("append to", &path))?;
     Ok(file)
@@ -86,6 +88,7 @@ impl Acks {
         let bytes = std::fs::read(&path).map_err(SpoolError::io("read", &path))?;
         let slots = [0, 1].map(|slot| slot_at(&bytes, slot));
         let next = slots.into_iter().flatten().max().unwrap_or_default();
+        // The older of both slots is overwritten next, so that a torn write leaves the newer one.
         let slot = u64::from(slots[0] == Some(next));
         Ok(Self { path, file, next, slot })
     }
@@ -95,7 +98,8 @@ impl Acks {
         self.next
     }
 
-    /// Writes a later one. The disk is not waited for: a record handed out twice does no harm.
+    /// Writes a later one, without fsync: after a crash of the machine records may be sent twice, and the gateway
+    /// recognises them by their event id.
     pub(super) fn advance(&mut self, next: u64) -> Result<(), SpoolError> {
         if next <= self.next {
             return Ok(());
@@ -105,7 +109,8 @@ impl Acks {
         frame::put(next, &[], &mut slot);
         let at = self.slot * SLOT_BYTES as u64;
         self.slot = 1 - self.slot;
-        write_at(&mut self.file, at, &slot).map_err(SpoolError::io("write", &self.path))
+        let written = self.file.seek(SeekFrom::Start(at)).and_then(|_| self.file.write_all(&slot));
+        written.map_err(SpoolError::io("write", &self.path))
     }
 
     /// Forces what was written to the disk.
@@ -121,12 +126,6 @@ fn slot_at(bytes: &[u8], slot: usize) -> Option<u64> {
         Some(Piece::Record { index, payload: [], .. }) => Some(index),
         _ => None,
     }
-}
-
-fn write_at(file: &mut File, at: u64, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::{Seek as _, SeekFrom};
-    file.seek(SeekFrom::Start(at))?;
-    file.write_all(bytes)
 }
 
 /// What the segments hold.
@@ -170,13 +169,16 @@ impl<V: FnMut(u64, &[u8])> Scan<'_, V> {
         let path = path(self.dir, first);
         let bytes = std::fs::read(&path).map_err(SpoolError::io("read", &path))?;
         let is_last = following.is_none();
+        // The process died while it made the segment; no record was in it.
         if is_last && bytes.len() < HEAD_BYTES {
             self.found.opened.torn_bytes += bytes.len() as u64;
             return std::fs::remove_file(&path).map_err(SpoolError::io("delete", &path));
         }
+        // Records between two segments that are in neither: a whole file is gone, or was damaged at its end.
         let before = self.found.segments.back().map_or(self.acked.min(first), |before| before.next);
         self.missing(before..first, None)?;
         let head = HEAD_BYTES.min(bytes.len());
+        // The name says the same as the head, so that a damaged head costs no record.
         if frame::first_of(&bytes) != Some(first) {
             self.missing(first..first, Some((first, 0, &bytes[..head])))?;
         }
@@ -193,6 +195,8 @@ impl<V: FnMut(u64, &[u8])> Scan<'_, V> {
                     let before = pieces.next_index() - missing;
                     self.missing(before..before + missing, Some((first, at.start, &bytes[at])))?;
                 }
+                // Only here can it be a write that a crash has cut. In an earlier segment everything was
+                // complete when the next one was started, so that it is damage there.
                 Piece::Tail { at } if is_last => self.cut(&path, at)?,
                 Piece::Tail { at } => self.missing(0..0, Some((first, at.start, &bytes[at])))?,
             }
@@ -224,6 +228,7 @@ impl<V: FnMut(u64, &[u8])> Scan<'_, V> {
     }
 
     fn pend(&mut self, index: u64, bytes: u32) {
+        // What was acknowledged is not missed.
         if index >= self.acked {
             self.found.pending.push_back(bytes);
         }
@@ -234,8 +239,8 @@ impl<V: FnMut(u64, &[u8])> Scan<'_, V> {
 pub(super) fn keep_aside(dir: &Path, first: u64, at: u64, bytes: &[u8], missing: u64) -> Result<Damage, SpoolError> {
     let folder = dir.join("corrupt");
     make_dir(&folder)?;
-    // Records that are gone without a trace have no bytes, and must not pass for the damaged head or
-    // frame that was kept aside at the same place.
+    // Records that are missing without a trace have no bytes. They need a name of their own: otherwise they would be
+    // taken for the damaged head or frame that was kept aside at the same place, and not be reported.
     let what = if bytes.is_empty() { "-missing" } else { "" };
     let kept = folder.join(format!("{first:020}-{at}{what}.bin"));
     let is_new = !kept.exists();

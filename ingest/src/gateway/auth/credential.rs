@@ -1,8 +1,8 @@
-//! The form of an API key: made from 32 random bytes, read from headers, told from a typing error.
+//! The form of an API key: made from 32 random bytes, read from headers, distinguished from a typing error.
 //!
-//! `cst_<8 hexadecimal>_<43 base64url>`: the long part is the secret (256 bits), the short one names the
-//! key in lists and logs and is a checksum of the secret, so that a mistyped key is known to be one
-//! without asking for it. It draws nothing and knows no key.
+//! `cst_<8 hexadecimal>_<43 base64url>`: the long part is the secret (256 bits), the short one names the key
+//! in lists and logs and is a checksum of the secret, so that a mistyped key is recognised without a look-up.
+//! It generates no randomness and stores no key.
 
 use std::fmt;
 
@@ -56,9 +56,12 @@ impl Presented {
                     && secret.len() == TEXT_BYTES
                     && secret.bytes().all(is_text) =>
             {
-                match id_of(secret) == id {
-                    true => Ok(Self { id: id.to_owned(), digest: digest_of(secret) }),
-                    false => Err(malformed("the API key has a wrong character: its two parts do not belong together")),
+                // The checksum is not secret and checked before the look-up: a typing error is answered as
+                // such, and needs no comparison with stored digests.
+                if id_of(secret) == id {
+                    Ok(Self { id: id.to_owned(), digest: digest_of(secret) })
+                } else {
+                    Err(malformed("the API key has a wrong character: its two parts do not belong together"))
                 }
             }
             _ => Err(malformed("the credential is not an API key: expected cst_, 8 characters, _ and 43 characters")),
@@ -76,7 +79,7 @@ impl Presented {
     }
 }
 
-/// A key just made: the only moment that its secret is known.
+/// A new key: the only moment at which its secret is known.
 #[derive(Debug, Clone)]
 pub struct Minted {
     /// `cst_` and eight characters.
@@ -121,6 +124,8 @@ pub fn of_headers(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
                 })?
             };
             match found {
+                // Which of two different keys is meant cannot be known; deciding for one would act with rights
+                // that the caller may not have intended.
                 Some(other) if other != text.trim() => {
                     return Err(malformed("the request has two credentials: send one"));
                 }

@@ -1,7 +1,7 @@
 //! Uses and denials as events: counted, one event per key and minute, never one per request.
 //!
 //! A flood of requests must not become a flood of events: memory and events are bounded by
-//! [`Journal::new`]'s `entries_max`, and what is beyond it is counted together. It reads no clock and
+//! [`Journal::new`]'s `entries_max`, and everything above it is counted together. It reads no clock and
 //! writes nothing.
 
 use std::collections::BTreeMap;
@@ -11,13 +11,13 @@ use schemas::event::{ACCESS_DENIED, ACCESS_USED, Event, Extension, Principal, Ra
 use schemas::id::Uuid;
 use schemas::time::TimestampMicros;
 
-use super::change::{arrived, own_header};
+use super::change_event::{arrived, own_header};
 use super::{Caller, DenialCode, Denied, OPERATOR_TENANT};
 use crate::gateway::intake::Arrived;
 
 /// Length of the windows that are counted in, milliseconds.
 const WINDOW_MS: i64 = 60_000;
-/// Key id of everything beyond the bound.
+/// Key id under which everything above the bound is counted.
 const OTHERS: &str = "others";
 
 /// Counts of the uses and denials of the current minutes.
@@ -77,19 +77,22 @@ impl Journal {
 
     fn count(&self, entry: Entry, events: u64, now: TimestampMicros) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Unknown callers share one entry per code and minute and cannot fill the table, whatever they send.
+        // Only keys can, and above the bound they share an entry.
         let is_stranger = entry.key_id.is_empty();
-        let entry = match state.entries.len() >= self.entries_max && !is_stranger && !state.entries.contains_key(&entry)
-        {
-            true => Entry { key_id: OTHERS.to_owned(), tenant_id: OPERATOR_TENANT.to_owned(), ..entry },
-            false => entry,
+        let entry = if state.entries.len() >= self.entries_max && !is_stranger && !state.entries.contains_key(&entry) {
+            Entry { key_id: OTHERS.to_owned(), tenant_id: OPERATOR_TENANT.to_owned(), ..entry }
+        } else {
+            entry
         };
         let count = state.entries.entry(entry).or_insert(Count { requests: 0, events: 0, last_at: now });
         count.requests = count.requests.saturating_add(1);
         count.events = count.events.saturating_add(events);
+        // Requests of several threads arrive out of order, and the clock may be set back.
         count.last_at = count.last_at.max(now);
     }
 
-    /// The events of every minute that is over at `now`, to be handed to the writer, and no longer counted
+    /// The events of every minute that has ended at `now`, to be submitted to the writer, and no longer counted
     /// here.
     pub fn due(&self, now: TimestampMicros) -> Vec<Arrived> {
         self.take(|window| window.plus_ms(WINDOW_MS) <= now)
@@ -118,8 +121,11 @@ impl Journal {
     fn event(&self, entry: &Entry, count: Count, serial: u64) -> RawEvent {
         let event_type = if entry.denial.is_some() { ACCESS_DENIED } else { ACCESS_USED };
         let parts: [&[u8]; 3] = [event_type.as_bytes(), self.origin.as_bytes(), &serial.to_be_bytes()];
-        let principal =
-            Principal { r#type: "system".to_owned(), id: super::change::AGENT_ID.to_owned(), ..Principal::default() };
+        let principal = Principal {
+            r#type: "system".to_owned(),
+            id: super::change_event::AGENT_ID.to_owned(),
+            ..Principal::default()
+        };
         let mut h = own_header(event_type, Uuid::derive(&parts), count.last_at, principal);
         h.tenant_id.clone_from(&entry.tenant_id);
         let mut attributes: BTreeMap<String, String> =

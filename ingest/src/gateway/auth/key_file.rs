@@ -1,7 +1,7 @@
 //! The key file: opened once, read again when it changes, edited by one process at a time.
 //!
-//! A file that is broken at the start stops the start; one that breaks later changes nothing but the
-//! log, loudly. It reads no clock: the time of a request is what tells that it is time to look.
+//! A file that is invalid at the start prevents the start; one that becomes invalid later is reported as an
+//! error, and the keys in use stay. It reads no clock: the time of a request decides when to check the file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use schemas::id::Sha256;
 use schemas::time::TimestampMicros;
 
-use super::change::{self, Change};
+use super::change::Change;
+use super::change_event;
 use super::credential::Presented;
 use super::table::{KeyError, KeyTable};
 use super::{Authenticator, DenialCode, Denied, Identity};
@@ -20,7 +21,7 @@ use crate::gateway::intake::Arrived;
 
 /// Largest key file that is read: some 50 000 keys.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
-/// While a file stays broken, this often is said so.
+/// Interval at which an invalid file is reported again.
 const COMPLAINT_INTERVAL_MS: i64 = 60_000;
 
 /// A key file that cannot be read, used or written.
@@ -42,7 +43,7 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
-    /// It is beyond [`FILE_BYTES_MAX`].
+    /// It is larger than [`FILE_BYTES_MAX`].
     #[error("{} is larger than {FILE_BYTES_MAX} bytes", path.display())]
     Large {
         /// The file.
@@ -108,8 +109,8 @@ impl KeyFile {
         watch.broken.as_ref().map(|(what, _)| what.clone())
     }
 
-    /// Looks at the file if it is time to; a clock that was set back counts as time. One caller looks, the
-    /// others go on with the keys in use.
+    /// Checks the file if the interval has passed; a clock that was set back counts as passed. One caller checks, the
+    /// others continue with the keys in use.
     pub fn refresh(&self, now: TimestampMicros) {
         let Ok(mut watch) = self.watch.try_lock() else { return };
         let next = watch.checked_at.plus_ms(self.check_interval_ms);
@@ -117,8 +118,8 @@ impl KeyFile {
             return;
         }
         watch.checked_at = now;
-        // The content is compared, not the times: two edits within one tick of the file system's clock
-        // look alike, and a revocation must not be overlooked.
+        // The content is compared, not the modification time: two edits within one tick of the file system's clock have
+        // the same time, and a revocation must not be missed.
         match read(&self.path) {
             Ok((digest, _)) if digest == watch.digest => self.mend(&mut watch),
             Ok((digest, bytes)) => match parse(&self.path, &bytes) {
@@ -127,7 +128,7 @@ impl KeyFile {
                     *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
                     watch.digest = digest;
                     self.mend(&mut watch);
-                    tracing::info!(path = %self.path.display(), keys, "API keys read anew");
+                    tracing::info!(path = %self.path.display(), keys, "API keys read again");
                 }
                 Err(error) => self.complain(&mut watch, &error, now),
             },
@@ -148,8 +149,8 @@ impl KeyFile {
             _ => {
                 tracing::error!(
                     error = %what,
-                    "the API key file cannot be used: the keys read before stay in force, and no revocation since then is \
-                     known"
+                    "the API key file cannot be used: the keys read before stay in force, and revocations since then are \
+                     not known"
                 );
                 now
             }
@@ -162,9 +163,10 @@ impl KeyFile {
     pub fn overdue(&self, now: TimestampMicros) -> (Vec<Change>, Vec<Arrived>) {
         let table = self.table();
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        // What has left the file needs no memory any more; otherwise the list would grow with every change.
         settled.retain(|change| table.pending().contains(change));
         let changes: Vec<Change> = table.overdue(now).into_iter().filter(|c| !settled.contains(c)).collect();
-        let events = change::events(&changes, &table);
+        let events = change_event::events(&changes, &table);
         (changes, events)
     }
 
@@ -172,9 +174,11 @@ impl KeyFile {
     /// if the file cannot be written.
     ///
     /// # Errors
-    /// The file cannot be written (a mounted secret, say): another process will tell of them again, under
-    /// the same ids.
+    /// The file cannot be written (a mounted secret, for example): another process will append their events again,
+    /// under the same ids.
     pub fn settle(&self, done: &[Change]) -> Result<(), KeyFileError> {
+        // Before the edit, which fails on a read-only file: the events would otherwise be appended again every
+        // second.
         self.settled.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(done);
         edit(&self.path, |table| {
             table.settle(done);
@@ -189,6 +193,7 @@ impl Authenticator for KeyFile {
             let detail = "the request has no API key: send `Authorization: Bearer KEY` or `X-Api-Key: KEY`";
             return Err(Denied::of_stranger(DenialCode::CredentialMissing, detail));
         };
+        // The form is checked before the file: malformed credentials cost no I/O.
         let presented = Presented::read(secret)?;
         self.refresh(now);
         self.table().decide(&presented, now)
@@ -203,19 +208,22 @@ pub fn load(path: &Path) -> Result<KeyTable, KeyFileError> {
     parse(path, &read(path)?.1)
 }
 
-/// Changes a key file: alone (an exclusive lock on `FILE.lock`), and whole or not at all (a new file,
-/// flushed, is put in its place). A file that is not there is made; it is readable by its owner only.
+/// Changes a key file, exclusively (a lock on `FILE.lock`) and atomically (a new, fsynced file replaces it). A file
+/// that does not exist is created; only its owner can read it.
 ///
 /// # Errors
 /// The file cannot be used or written, or the change is not allowed; the file is as it was.
 pub fn edit<T>(path: &Path, change: impl FnOnce(&mut KeyTable) -> Result<T, KeyError>) -> Result<T, KeyFileError> {
-    // A link is followed once, so that it is its target that is replaced.
+    // A link is resolved first: the rename below would replace the link itself, and its target, which other processes
+    // may read, would keep the old keys.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let lock_path = with_suffix(path, ".lock");
     let io = |what, path: &Path| {
         let path = path.to_owned();
         move |why| KeyFileError::Io { what, path, why }
     };
+    // A lock file of its own: the key file is replaced by a rename, and a lock on it would be a lock on
+    // the file that was replaced.
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
     let lock = lock.map_err(io("open", &lock_path))?;
     lock.lock().map_err(io("lock", &lock_path))?;
@@ -234,14 +242,22 @@ pub fn edit<T>(path: &Path, change: impl FnOnce(&mut KeyTable) -> Result<T, KeyE
 /// Puts a file in place of another one, after its bytes are on disk; called under the lock.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = with_suffix(path, ".new");
+    // A process that was killed while it wrote has left it. The lock says that no process is writing it
+    // now.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    // `create_new` does not follow a link that another user has put there, and the mode holds from the first
+    // byte on.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
+    // Before the rename: after a crash of the machine the name could otherwise point to an empty file, and
+    // every key would be gone.
     file.sync_all()?;
     fs::rename(&new, path)?;
+    // The rename is durable only once its directory is: a revocation that was reported as done must
+    // survive a power failure.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
@@ -256,10 +272,13 @@ fn read(path: &Path) -> Result<(Sha256, Vec<u8>), KeyFileError> {
     let io = |why| KeyFileError::Io { what: "read", path: path.to_owned(), why };
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
+    // Fail closed: whoever can write the file can add a key for every tenant.
     if metadata.permissions().mode() & 0o002 != 0 {
         return Err(KeyFileError::Writable { path: path.to_owned() });
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.size().min(FILE_BYTES_MAX)).unwrap_or_default());
+    // One byte more than the limit shows that there is more. The size in the metadata may be out of date,
+    // and some files report 0.
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(KeyFileError::Large { path: path.to_owned() });

@@ -1,6 +1,6 @@
-//! The API keys as data: who holds which, what was changed, and the decision on a presented one.
+//! The API keys as data: their holders, their changes, and the decision on a presented key.
 //!
-//! Pure: time, randomness and bytes of the file come in. The file itself is [`super::key_file`]'s.
+//! Pure: time, randomness and the file's bytes are inputs. [`super::key_file`] handles the file itself.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const FORMAT_VERSION: u32 = 1;
 const ID_CHARS: usize = 12;
 /// Longest reason of a change.
 const REASON_BYTES_MAX: usize = 1024;
-/// Age from which on others take over a change that the command that made it has not told the log of.
+/// Age after which a gateway appends the event of a change that the command which made it has not appended.
 const PENDING_AGE_MS: i64 = 10_000;
 
 /// One key. Its secret is not here: only the digest of it.
@@ -63,9 +63,9 @@ pub enum KeyStatus {
     Active,
     /// It is accepted until its overlap with its successor ends.
     Replaced,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// It was taken away.
+    /// It was revoked.
     Revoked,
 }
 
@@ -73,6 +73,7 @@ impl ApiKey {
     /// What the key is at `now`; it ends at the very microsecond of `expires_at`.
     pub fn status(&self, now: TimestampMicros) -> KeyStatus {
         match self {
+            // Revocation first: it holds even if the clock is wrong.
             Self { revoked_at: Some(_), .. } => KeyStatus::Revoked,
             Self { expires_at: Some(at), .. } if *at <= now => KeyStatus::Expired,
             Self { replaced_by: Some(_), .. } => KeyStatus::Replaced,
@@ -196,6 +197,8 @@ impl KeyTable {
         let not_one = |e: serde_json::Error| {
             KeyError::NotAKeyFile(format!("{} at line {}, column {}", kind_of(&e), e.line(), e.column()))
         };
+        // Only the version first: a later layout has fields that `deny_unknown_fields` would report as
+        // damage, and the remedy is another one.
         let Version { version } = serde_json::from_slice(bytes).map_err(not_one)?;
         if version != FORMAT_VERSION {
             return Err(KeyError::Version(version));
@@ -205,6 +208,8 @@ impl KeyTable {
         for key in file.keys {
             table.add(key)?;
         }
+        // A file that was edited by hand may have lost the successor: its predecessor would then expire
+        // without a key that replaces it.
         let replaced =
             table.keys.values().find(|k| k.replaced_by.as_ref().is_some_and(|id| !table.keys.contains_key(id)));
         if let Some(key) = replaced {
@@ -244,7 +249,7 @@ impl KeyTable {
         &self.pending
     }
 
-    /// Those of them that the command that made them had the time to tell the log of: it could not reach
+    /// Those of them that are old enough that the command which made them must have failed: it could not reach
     /// the log, or was killed.
     pub fn overdue(&self, now: TimestampMicros) -> Vec<Change> {
         self.pending.iter().filter(|change| change.at.plus_ms(PENDING_AGE_MS) <= now).cloned().collect()
@@ -259,14 +264,15 @@ impl KeyTable {
 
     /// Who holds a presented key at `now`.
     ///
-    /// Nothing about a key is told to who does not hold its secret: a wrong secret for a known id is
-    /// answered as an unknown one, after a comparison of the same length.
+    /// A caller that does not hold a key's secret learns nothing about the key: a wrong secret for a known id gets the
+    /// answer for an unknown one, after a comparison of the same length.
     ///
     /// # Errors
     /// [`DenialCode::CredentialUnknown`], [`DenialCode::CredentialRevoked`] or
     /// [`DenialCode::CredentialExpired`].
     pub fn decide(&self, presented: &Presented, now: TimestampMicros) -> Result<Identity, Denied> {
         let found = self.keys.get(presented.id());
+        // Compared for an unknown id as well, so that the time of the answer does not tell which ids exist.
         let matches = presented.matches(found.map_or(&Sha256::ZERO, |key| &key.sha256));
         let key = found.filter(|_| matches).ok_or_else(|| {
             Denied::of_stranger(
@@ -321,6 +327,8 @@ impl KeyTable {
         if old.status(act.at) == KeyStatus::Replaced {
             return Err(KeyError::Over { id: id.to_owned(), status: "rotated" });
         }
+        // The successor gets the lifetime that its predecessor was made with: rotating must not turn a key of
+        // 90 days into one without an end.
         let lifetime = old.expires_at.map(|at| at.0.saturating_sub(old.created_at.0));
         let same_again = lifetime.map(|micros| TimestampMicros(act.at.0.saturating_add(micros)));
         let successor = ApiKey {
@@ -334,13 +342,14 @@ impl KeyTable {
         let end = act.at.plus_ms(how.overlap_ms.max(0));
         self.add(successor)?;
         if let Some(old) = self.keys.get_mut(id) {
+            // The earlier of both: an overlap must not prolong a key that would have expired before.
             old.expires_at = Some(old.expires_at.map_or(end, |at| at.min(end)));
             old.replaced_by = Some(minted.id.clone());
         }
         Ok(self.note(ChangeKind::Rotated, &minted.id, Some(id), act))
     }
 
-    /// Takes a key away, at once.
+    /// Revokes a key, effective at once.
     ///
     /// # Errors
     /// There is no such key, or it is revoked already. An expired one can be revoked.
@@ -373,18 +382,19 @@ impl KeyTable {
             by: act.by.clone(),
             reason: act.reason.clone(),
         };
+        // In the same write of the file as the change itself: whatever happens to the command, a gateway finds
+        // the change and appends its event.
         self.pending.push(change.clone());
         change
     }
 
     fn add(&mut self, key: ApiKey) -> Result<(), KeyError> {
         check(&key)?;
-        match self.keys.contains_key(&key.id) {
-            true => Err(KeyError::Twice(key.id)),
-            false => {
-                self.keys.insert(key.id.clone(), key);
-                Ok(())
-            }
+        if self.keys.contains_key(&key.id) {
+            Err(KeyError::Twice(key.id))
+        } else {
+            self.keys.insert(key.id.clone(), key);
+            Ok(())
         }
     }
 }
@@ -413,9 +423,10 @@ fn check(key: &ApiKey) -> Result<(), KeyError> {
 
 fn check_act(act: &Act) -> Result<(), KeyError> {
     let is_plain = |text: &str, bytes_max| text.len() <= bytes_max && !text.contains(char::is_control);
-    match !act.by.is_empty() && is_plain(&act.by, ID_BYTES_MAX) && is_plain(&act.reason, REASON_BYTES_MAX) {
-        true => Ok(()),
-        false => Err(KeyError::Act),
+    if !act.by.is_empty() && is_plain(&act.by, ID_BYTES_MAX) && is_plain(&act.reason, REASON_BYTES_MAX) {
+        Ok(())
+    } else {
+        Err(KeyError::Act)
     }
 }
 

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 use schemas::codec::codec;
 
-use super::change::{events, records};
+use super::change_event::{events, records};
 use super::credential::{Minted, Presented, mint};
 use super::table::{Act, KeyTable, NewKey, Rotation};
 use super::*;

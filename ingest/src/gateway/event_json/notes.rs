@@ -1,7 +1,7 @@
-//! What is found out about an event while it is read: where something is wrong, and what it brings
-//! that has no field.
+//! What is collected about an event while it is read: where it is at fault, and members that have no
+//! field.
 //!
-//! It reads no JSON but the texts of values that are kept; a problem never holds what came.
+//! It reads no JSON except the texts of values that are kept; a problem never contains received content.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use schemas::limits::JSON_DEPTH_MAX;
 use serde::de;
 use serde_json::value::RawValue;
 
-use super::content;
+use super::text::{nesting, string};
 use crate::gateway::intake::Problem;
 use crate::gateway::problem::Code;
 
@@ -69,6 +69,8 @@ pub(super) struct Notes {
 impl Notes {
     /// Remembers what is wrong; what was remembered first stays.
     pub(super) fn fail(&mut self, path: Path<'_>, problem: impl FnOnce() -> Problem) {
+        // An error passes through every level of the deserializer on its way up, and each of them reports it;
+        // only the innermost one knows the field.
         if self.fault.is_none() {
             let pointer = path.pointer();
             let problem = problem();
@@ -102,7 +104,7 @@ impl Notes {
             self.check_depth(path, value.get())?;
             return Ok(value.get().to_owned());
         }
-        content::string(value).map(Cow::into_owned).ok_or_else(|| self.bad_string(path))
+        string(value).map(Cow::into_owned).ok_or_else(|| self.bad_string(path))
     }
 
     /// Half of a surrogate pair, which only reading the string shows.
@@ -112,46 +114,19 @@ impl Notes {
 
     /// Refuses JSON that nests deeper, counted from the event, than anybody looks into.
     pub(super) fn check_depth<E: de::Error>(&mut self, path: Path<'_>, json: &str) -> Result<(), E> {
-        match path.depth() + 1 + nesting(json) > JSON_DEPTH_MAX {
-            true => Err(self.error(path, Code::TooDeep, &format!("at most {JSON_DEPTH_MAX} objects and arrays deep"))),
-            false => Ok(()),
+        // Counted from the event and not from the value: the stages look into what is nested in the whole
+        // event.
+        if path.depth() + 1 + nesting(json) > JSON_DEPTH_MAX {
+            Err(self.error(path, Code::TooDeep, &format!("at most {JSON_DEPTH_MAX} objects and arrays deep")))
+        } else {
+            Ok(())
         }
     }
-}
-
-/// How deep valid JSON nests; 0 for a scalar.
-fn nesting(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0, 0, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_string => depth -= 1,
-            _ => {}
-        }
-    }
-    deepest
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nesting_counts_brackets_outside_of_strings() {
-        let check = |json: &str, expected: usize| assert_eq!(nesting(json), expected, "{json}");
-        check("5", 0);
-        check("\"[[{\"", 0);
-        check("[]", 1);
-        check("{\"a\":[{}],\"b\":{}}", 3);
-        check("[\"\\\"[\",[]]", 2);
-        check("[\"\\\\\",[]]", 2);
-    }
 
     #[test]
     fn a_path_is_a_pointer_and_names_what_is_unknown_in_it() {

@@ -1,42 +1,26 @@
-//! A serde deserializer around another that knows where it is: it names the field at fault, keeps
-//! members that a record does not have, and refuses an object that names a member twice.
+//! A serde deserializer around another that tracks its path: it names the field at fault, keeps members
+//! that a record does not have, and refuses an object that names a member twice.
 //!
-//! The events' own `Deserialize` decides what a field may hold. Messages say what was expected and
-//! never what came: what came is content.
+//! The events' own `Deserialize` decides what a field may hold. Messages say what was expected and never
+//! what was received, because that is content.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::marker::PhantomData;
 
+use schemas::text::RawText;
 use serde::de::value::CowStrDeserializer;
-use serde::de::{self, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    self, Deserialize as _, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::value::RawValue;
 
 use super::content;
 use super::notes::{Notes, Path, REQUEST_ITEMS_MAX};
+use super::text::Key;
 use crate::gateway::intake::Problem;
 use crate::gateway::problem::Code;
-
-/// A member's name, borrowed from the body where it has no escape.
-pub(super) struct Key<'de>(pub(super) Cow<'de, str>);
-
-impl<'de> de::Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Key<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Text)
-    }
-}
 
 /// What a field's own `Deserialize` says against a value, without the value.
 #[derive(Debug)]
@@ -132,9 +116,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Tracked<'_, '_, D> {
         visitor: V,
     ) -> Result<V::Value, D::Error> {
         if name == content::RECORD {
-            return content::read(self, visitor);
+            let Tracked { de, notes, path } = self;
+            let members = content::members(<&'de RawValue>::deserialize(de)?, notes, path)?;
+            return visitor.visit_map(Given { members, next: 0, notes, path, error: PhantomData });
         }
-        Record { tracked: self, hook: &mut NoHook }.deserialize_struct(name, fields, visitor)
+        RecordDeserializer { tracked: self, hook: &mut NoHook }.deserialize_struct(name, fields, visitor)
     }
 
     // No record has a field of these types.
@@ -226,15 +212,15 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Items<'_, '_, A> {
         let item = self.access.next_element_seed(Seed { seed, notes: &mut *self.notes, path })?;
         if item.is_some() {
             self.index += 1;
+            // Counted over the whole request: 10 000 events with ten items each cost as much as one event with
+            // 100 000.
             self.notes.items += 1;
         }
-        match self.notes.items > REQUEST_ITEMS_MAX {
-            true => {
-                let detail =
-                    format!("at most {REQUEST_ITEMS_MAX} items of arrays in one request: send smaller batches");
-                Err(self.notes.error(self.path, Code::TooManyItems, &detail))
-            }
-            false => Ok(item),
+        if self.notes.items > REQUEST_ITEMS_MAX {
+            let detail = format!("at most {REQUEST_ITEMS_MAX} items of arrays in one request: send smaller batches");
+            Err(self.notes.error(self.path, Code::TooManyItems, &detail))
+        } else {
+            Ok(item)
         }
     }
 }
@@ -252,6 +238,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<'_, '_, 'de, A> {
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
         let Some(Key(key)) = self.access.next_key()? else { return Ok(None) };
+        // serde would keep the last of two equal keys without a word.
         if !self.seen.insert(key.clone()) {
             return Err(self.notes.error(self.path, Code::DuplicateField, "a member is there twice"));
         }
@@ -265,7 +252,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Entries<'_, '_, 'de, A> {
 
 /// Takes members of a record before the record itself sees them.
 pub(super) trait Hook<'de> {
-    /// Reads the value of the member `name`, or leaves it alone and answers `false`.
+    /// Reads the value of the member `name`, or does not read it and returns `false`.
     fn take<A: MapAccess<'de>>(&mut self, name: &str, access: &mut A, notes: &mut Notes) -> Result<bool, A::Error>;
 }
 
@@ -279,12 +266,12 @@ impl<'de> Hook<'de> for NoHook {
 }
 
 /// A deserializer of one record, some of whose members a hook takes.
-pub(super) struct Record<'h, 'c, 'p, D, H> {
+pub(super) struct RecordDeserializer<'h, 'c, 'p, D, H> {
     pub(super) tracked: Tracked<'c, 'p, D>,
     pub(super) hook: &'h mut H,
 }
 
-impl<'de, D: Deserializer<'de>, H: Hook<'de>> Deserializer<'de> for Record<'_, '_, '_, D, H> {
+impl<'de, D: Deserializer<'de>, H: Hook<'de>> Deserializer<'de> for RecordDeserializer<'_, '_, '_, D, H> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, D::Error> {
@@ -297,6 +284,8 @@ impl<'de, D: Deserializer<'de>, H: Hook<'de>> Deserializer<'de> for Record<'_, '
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
+        // `fields` is needed here as well, because the derived visitor ignores unknown members and we keep
+        // them.
         let Tracked { de, notes, path } = self.tracked;
         let record = RecordVisitor { visitor, fields, notes: &mut *notes, path, hook: self.hook };
         // Not `deserialize_struct`: that one takes an array for a record too.
@@ -339,13 +328,15 @@ struct Fields<'h, 'c, 'p, A, H> {
     hook: &'h mut H,
     /// Bit `i` for field `i`; no record has more than 64.
     seen: u64,
-    /// The field after the last one, where writers that keep the schema's order go on.
+    /// The field after the last one: the next member, if the writer keeps the schema's order.
     next: usize,
 }
 
 impl<'de, A: MapAccess<'de>, H: Hook<'de>> Fields<'_, '_, '_, A, H> {
     /// The field called `name`. The envelope `h` of an event is not a field of its data.
     fn find(&self, name: &str) -> Option<usize> {
+        // Writers that keep the schema's order hit here, and no name is searched for: 28 comparisons per
+        // member are the cost otherwise.
         if self.fields.get(self.next) == Some(&name) && name != "h" {
             return Some(self.next);
         }
@@ -372,9 +363,12 @@ impl<'de, A: MapAccess<'de>, H: Hook<'de>> MapAccess<'de> for Fields<'_, '_, '_,
                 continue;
             }
             match found {
-                // The derived field names take their index too, which spares them to compare names again.
+                // serde's derived field identifiers accept the index as well as the name, which saves comparing the
+                // names a second time.
                 Some(index) => return seed.deserialize((index as u64).into_deserializer()).map(Some),
                 None => {
+                    // Kept and not refused: an event from a newer client must not be lost for a field that
+                    // this version does not know.
                     let value = self.access.next_value()?;
                     self.notes.keep(self.path, &name, value)?;
                 }
@@ -391,6 +385,17 @@ impl<'de, A: MapAccess<'de>, H: Hook<'de>> MapAccess<'de> for Fields<'_, '_, '_,
     }
 }
 
+/// The content that a JSON value stands for, where no record reads it; `None` for `null`.
+pub(super) fn content_of<E: de::Error>(
+    value: &RawValue,
+    notes: &mut Notes,
+    path: Path<'_>,
+) -> Result<Option<schemas::text::Content<RawText>>, E> {
+    let mut de = serde_json::Deserializer::from_slice(value.get().as_bytes());
+    let read = Option::deserialize(Tracked { de: &mut de, notes: &mut *notes, path });
+    read.map_err(|_| notes.error(path, Code::InvalidValue, "the field cannot take this value"))
+}
+
 /// A seed whose value knows where it is.
 pub(super) struct Seed<'c, 'p, S> {
     pub(super) seed: S,
@@ -405,5 +410,42 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Seed<'_, '_, S> {
     fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<S::Value, D::Error> {
         let Seed { seed, notes, path } = self;
         seed.deserialize(Tracked { de, notes: &mut *notes, path }).inspect_err(|_| notes.fail(path, || expected("")))
+    }
+}
+
+/// Hands the members to the record's visitor, each by the index of its field.
+struct Given<'de, 'c, 'p, E> {
+    members: content::Members<'de>,
+    next: usize,
+    notes: &'c mut Notes,
+    path: Path<'p>,
+    error: PhantomData<E>,
+}
+
+impl<'de, E: de::Error> MapAccess<'de> for Given<'de, '_, '_, E> {
+    type Error = E;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, E> {
+        // `sealed` is the last field and the only one that may be absent.
+        if self.next == content::FIELDS.len() - usize::from(self.members.sealed.is_none()) {
+            return Ok(None);
+        }
+        self.next += 1;
+        seed.deserialize((self.next as u64 - 1).into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, E> {
+        let text = |text: &mut Cow<'de, str>| CowStrDeserializer::new(std::mem::take(text));
+        match (self.next, self.members.sealed) {
+            (1, _) => seed.deserialize(text(&mut self.members.text)),
+            (2, _) => seed.deserialize(text(&mut self.members.redaction)),
+            (3, _) => seed.deserialize(text(&mut self.members.media_type)),
+            (5, Some(value)) => {
+                let mut de = serde_json::Deserializer::from_slice(value.get().as_bytes());
+                let path = Path::Field(&self.path, content::FIELDS[4]);
+                Seed { seed, notes: &mut *self.notes, path }.deserialize(&mut de).map_err(|_| E::custom("refused"))
+            }
+            _ => seed.deserialize(self.members.raw_bytes.into_deserializer()),
+        }
     }
 }

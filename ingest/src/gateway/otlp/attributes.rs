@@ -1,7 +1,7 @@
-//! The attributes of one span or record, handed out to fields by the table; the rest goes to `ext`.
+//! The attributes of one span or record, assigned to fields by the table; the rest goes to `ext`.
 //!
-//! Every attribute ends either in the field that took it or in `ext`, and those that the table says
-//! stay end in both. Nothing is dropped.
+//! Every attribute ends up either in the field that took it or in `ext`, and those that the table marks
+//! as staying in both. Nothing is dropped.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::field::Form;
 use super::lookup::{Ranked, indexed, rows_of};
-use super::table::{Dialect, Field, Kind, Row};
+use super::table::{Dialect, Field, OtlpKind, Row};
 use super::value::{self, Nullable};
 
 /// The attribute that fills a field.
@@ -31,7 +31,7 @@ struct Indexed {
     field: Field,
     index: u64,
     at: u32,
-    /// Where the name goes on after the index.
+    /// Where the rest of the name begins, after the index.
     rest: usize,
 }
 
@@ -65,6 +65,8 @@ impl Ext {
             None => _ = self.map.insert(key, value),
             Some(there) if *there == value => {}
             Some(_) => {
+                // Counted per key: trying `#2`, `#3` and so on from the start for each repeat takes time in
+                // the square of their number.
                 let count = self.repeated.entry(key.clone()).or_insert(1);
                 *count += 1;
                 let mut name = format!("{key}#{count}");
@@ -84,7 +86,7 @@ impl Ext {
 }
 
 impl Attributes {
-    /// The attributes of a span or record, not handed out yet.
+    /// The attributes of a span or record, not assigned yet.
     pub(super) fn new(pairs: Vec<KeyValue>) -> Self {
         let taken = vec![false; pairs.len()];
         Self { pairs, taken, slots: [None; Field::COUNT], indexed: Vec::new() }
@@ -108,12 +110,19 @@ impl Attributes {
 
     /// Decides which attribute fills which field of events of this kind. `vendor` is whose log record
     /// it is.
-    pub(super) fn assign(&mut self, kind: Kind, vendor: Option<Dialect>) {
+    pub(super) fn assign(&mut self, kind: OtlpKind, vendor: Option<Dialect>) {
         for (at, pair) in (0_u32..).zip(&self.pairs) {
             let rows = rows_of(&pair.key);
-            for Ranked { row, rank } in rows.iter().filter(|ranked| applies(&ranked.row, kind, vendor)).copied() {
+            // Vendors' attributes have plain names such as `model`, which mean that only in the vendor's own log records.
+            let applies =
+                |row: &Row| row.field.is_of(kind) && (!row.dialect.is_vendor() || Some(row.dialect) == vendor);
+            for Ranked { row, rank } in rows.iter().filter(|ranked| applies(&ranked.row)).copied() {
                 let slot = &mut self.slots[row.field as usize];
+                // The rank decides, not the order of arrival: SDKs send attributes in any order, and the same
+                // span must always give the same event.
                 let better = slot.is_none_or(|slot| rank < slot.rank);
+                // An attribute that does not fit leaves the field to the next one and stays in `ext`: a wrong
+                // type must not cost the value.
                 if better && value::fits(row.field.form(), pair.value.as_ref()) {
                     *slot = Some(Slot { at, rank, dialect: row.dialect });
                 }
@@ -143,6 +152,7 @@ impl Attributes {
         let slot = self.slots[field as usize]?;
         let at = slot.at as usize;
         let translated = slot.dialect == Dialect::GenAiOld && field.form() != Form::Content;
+        // Copied and not moved, because `rest` puts what is left into `ext`.
         if field.stays() || translated {
             return self.pairs[at].value.clone();
         }
@@ -159,10 +169,8 @@ impl Attributes {
     /// digest, and stays whole in `ext`.
     pub(super) fn name(&mut self, field: Field) -> Option<String> {
         let text = self.peek_text(field)?;
-        match text.len() > ID_BYTES_MAX {
-            true => Some(short(&text)),
-            false => Some(self.text(field)),
-        }
+        // A long name is not taken, so that it stays whole in `ext`.
+        Some(if text.len() > ID_BYTES_MAX { short(&text) } else { self.text(field) })
     }
 
     /// Takes a whole number; -1 where there is none.
@@ -200,9 +208,10 @@ impl Attributes {
 
     /// Takes content as text.
     pub(super) fn document(&mut self, field: Field) -> Option<String> {
-        match self.gathers(field) {
-            true => self.gather(field),
-            false => self.take(field).map(|value| value::into_text(Some(value))),
+        if self.gathers(field) {
+            self.gather(field)
+        } else {
+            self.take(field).map(|value| value::into_text(Some(value)))
         }
     }
 
@@ -217,6 +226,7 @@ impl Attributes {
             let pair = &self.pairs[entry.at as usize];
             let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
             items.entry(entry.index).or_default().push((&pair.key[entry.rest..], value));
+            // A name with an index is part of one document; what was gathered leaves `ext` together.
             self.taken[entry.at as usize] |= !field.stays();
         }
         // Keys are texts and writing to memory does not fail.
@@ -244,13 +254,13 @@ impl Attributes {
     }
 }
 
-fn applies(row: &Row, kind: Kind, vendor: Option<Dialect>) -> bool {
-    row.field.is_of(kind) && (!row.dialect.is_vendor() || Some(row.dialect) == vendor)
-}
-
-/// The head of a long name, and its digest.
+/// A name that fits into a header: a long one is its head and its digest.
 pub(super) fn short(text: &str) -> String {
+    if text.len() <= ID_BYTES_MAX {
+        return text.to_owned();
+    }
     let digest = Sha256::of(text.as_bytes()).to_hex();
+    // The digest keeps two long names apart that begin alike, and the head keeps them readable.
     let mut end = ID_BYTES_MAX - digest.len() - 1;
     while !text.is_char_boundary(end) {
         end -= 1;

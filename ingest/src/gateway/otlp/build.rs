@@ -1,33 +1,32 @@
-//! Events of a record, by what it stands for. Fields come from the table; what is computed here is
-//! what no single attribute says: ids, outcome, times, pairs.
+//! Events of a record, by its kind. Fields come from the table; computed here is what no single attribute
+//! holds: ids, outcome, times, pairs.
 
 use schemas::event::{
-    DataAccessed, Delegation, DetectionRaised, EvaluationResult, Event, EventHeader, Extension, ModelCall,
-    OutputProduced, RateLimit, RawEvent, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted,
-    ToolCallCompleted,
+    DataAccessed, Delegation, DetectionRaised, EvaluationResult, Event, EventHeader, ModelCall, OutputProduced,
+    RateLimit, RawEvent, SessionEnded, SessionStarted, StepPlanned, ToolCallAttempted, ToolCallCompleted,
 };
 use schemas::text::{Content, RawText};
 use schemas::time::TimestampMicros;
 
 use super::attributes::{Attributes, Ext};
 use super::decisions;
+use super::extension;
 use super::outcome::{self, Outcome};
-use super::record::{Part, Place, Record};
-use super::table::{DATA_OPERATIONS, Dialect, Field, Kind};
-use super::value;
+use super::record::{OtlpRecord, Part, Place};
+use super::table::{DATA_OPERATIONS, Dialect, Field, OtlpKind};
 
 /// `ext` key of events that were made up from a later one.
 pub(super) const SYNTHESISED_EXT: &str = "synthesised";
 
 /// The events that a record stands for, in order of time. `body` is a log record's.
 pub(super) fn events(
-    kind: Kind,
-    mut record: Record<'_>,
+    kind: OtlpKind,
+    mut record: OtlpRecord<'_>,
     mut attributes: Attributes,
     body: Option<String>,
-) -> (Record<'_>, Vec<RawEvent>) {
+) -> (OtlpRecord<'_>, Vec<RawEvent>) {
     let body = match kind {
-        Kind::Extension | Kind::Other => body,
+        OtlpKind::Extension | OtlpKind::Other => body,
         _ => {
             if let Some(body) = body {
                 record.ext.put("otel.body".to_owned(), body);
@@ -37,22 +36,23 @@ pub(super) fn events(
     };
     if let Some(ms) = attributes.number(Field::DurationMs) {
         record.duration_ms = ms.min(DURATION_MS_MAX).round() as i64;
+        // A log record is written at the end of what it reports and has one time.
         record.start = record.end.plus_ms(-record.duration_ms);
     }
     let mut events = Vec::with_capacity(4);
     let out = &mut events;
     match kind {
-        Kind::Model => model(&mut record, attributes, out),
-        Kind::Tool => tool(&mut record, attributes, out),
-        Kind::Agent => agent(&mut record, attributes, out),
-        Kind::Step => step(&mut record, attributes, out),
-        Kind::Data => data(&mut record, attributes, out),
-        Kind::Evaluation => evaluation(&mut record, attributes, out),
-        Kind::Guardrail => decisions::guardrail(&mut record, attributes, out),
-        Kind::ToolDecision => decisions::tool(&mut record, attributes, out),
-        Kind::Threat => threat(&mut record, attributes, out),
-        Kind::Delegation => delegation(&mut record, attributes, out),
-        Kind::Extension | Kind::Other => extension(kind, &mut record, attributes, body, out),
+        OtlpKind::Model => model(&mut record, attributes, out),
+        OtlpKind::Tool => tool(&mut record, attributes, out),
+        OtlpKind::Agent => agent(&mut record, attributes, out),
+        OtlpKind::Step => step(&mut record, attributes, out),
+        OtlpKind::Data => data(&mut record, attributes, out),
+        OtlpKind::Evaluation => evaluation(&mut record, attributes, out),
+        OtlpKind::Guardrail => decisions::guardrail(&mut record, attributes, out),
+        OtlpKind::ToolDecision => decisions::tool(&mut record, attributes, out),
+        OtlpKind::Threat => threat(&mut record, attributes, out),
+        OtlpKind::Delegation => delegation(&mut record, attributes, out),
+        OtlpKind::Extension | OtlpKind::Other => extension::extension(kind, &mut record, attributes, body, out),
     }
     (record, events)
 }
@@ -62,7 +62,7 @@ const DURATION_MS_MAX: f64 = 31_557_600_000.0;
 /// A cost of one call above it is a mistake.
 const USD_MAX: f64 = 1e9;
 
-fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
+fn model(record: &mut OtlpRecord<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let a = &mut attributes;
     let outcome = Outcome::of(record, a);
     let mut call = ModelCall {
@@ -88,6 +88,7 @@ fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
         cache_read_tokens: a.count(Field::CacheReadTokens).max(0),
         cache_write_tokens: a.count(Field::CacheWriteTokens).max(0),
         reasoning_tokens: a.count(Field::ReasoningTokens).max(0),
+        // -1 where no attribute names a cost: 0 would be a free call.
         cost_micros: cost(a),
         latency_ms: record.duration_ms,
         ttft_ms: ttft(a),
@@ -95,10 +96,12 @@ fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
         status: outcome.status.to_owned(),
         ..ModelCall::default()
     };
+    // After the attributes: what the request says in JSON only fills what no attribute has.
     if let Some(parameters) = a.document(Field::Invocation) {
         invocation(&mut call, &parameters);
     }
     if call.finish_reasons.is_empty() {
+        // Before the output is taken below: the reasons are members of its messages.
         call.finish_reasons = a.gathered(Field::ModelOutput, "finish_reason");
     }
     (call.input, call.output) = (a.content(Field::ModelInput), a.content(Field::ModelOutput));
@@ -109,9 +112,11 @@ fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
     if call.provider.is_empty() {
         call.provider = provider(record).to_owned();
     }
+    // Every call needs an id, because attempts and limits refer to it.
     if call.call_id.is_empty() {
         call.call_id = record.own_id();
     }
+    // An event of its own: limits are watched per provider, and a call says nothing about quotas.
     let limit = outcome.is_throttled.then(|| RateLimit {
         h: synthesised(record, Part::Limit, "rate_limit", record.end),
         provider: call.provider.clone(),
@@ -129,8 +134,8 @@ fn model(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
     out.extend(limit.map(Event::RateLimit));
 }
 
-/// What OpenInference tells as JSON: the parameters of the request. Its attribute for the model then
-/// has the model that answered.
+/// The parameters of the request, which OpenInference sends as JSON. Its attribute for the model then holds the
+/// model that answered.
 fn invocation(call: &mut ModelCall<RawText>, parameters: &str) {
     let parameters: serde_json::Value = serde_json::from_str(parameters).unwrap_or_default();
     let number = |name: &str| parameters.get(name).and_then(serde_json::Value::as_f64);
@@ -150,7 +155,7 @@ fn invocation(call: &mut ModelCall<RawText>, parameters: &str) {
 }
 
 /// Whose model a vendor's own log records are about.
-fn provider(record: &Record<'_>) -> &'static str {
+fn provider(record: &OtlpRecord<'_>) -> &'static str {
     match record.vendor {
         Some(Dialect::ClaudeCode) => "anthropic",
         Some(Dialect::Codex) => "openai",
@@ -181,18 +186,19 @@ fn ttft(a: &mut Attributes) -> i64 {
 }
 
 /// The header of an event that is made up from a record about something later.
-fn synthesised(record: &Record<'_>, part: Part, event_type: &str, time: TimestampMicros) -> EventHeader {
+fn synthesised(record: &OtlpRecord<'_>, part: Part, event_type: &str, time: TimestampMicros) -> EventHeader {
     let mut h = record.header(part, event_type, time);
     h.ext.insert(SYNTHESISED_EXT.to_owned(), "true".to_owned());
     h
 }
 
-fn tool(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
+fn tool(record: &mut OtlpRecord<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let a = &mut attributes;
     let decided = a.peek_text(Field::ToolDecided);
     let outcome = Outcome::of(record, a);
     let named = [a.text(Field::ToolCallId), a.text(Field::ToolName), a.text(Field::ToolServer)];
     let [mut tool_call_id, mut tool_name, server] = named;
+    // The span's id, so that the attempt and its end are one pair.
     if tool_call_id.is_empty() {
         tool_call_id = record.own_id();
     }
@@ -234,6 +240,7 @@ fn tool(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEv
     };
     completed.error_type = outcome.into_error_type(a);
     completed.h = record.main_header("tool.call.completed", attributes);
+    // The attempt has the same origin, so that its id is known without having been stored.
     completed.h.causation_id = Some(record.event_id(Part::Before));
     out.push(Event::ToolCallCompleted(completed));
 }
@@ -241,10 +248,10 @@ fn tool(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEv
 /// A run, a turn or a hand-off.
 ///
 /// A span that began its trace, in a session that no attribute names, is a run: nothing of the
-/// session can come before or after it. A named conversation outlives its turns, and nobody says when
+/// session can come before or after it. A named conversation outlives its turns, and no span says when
 /// it ends, so a turn ends in what the agent answered. An agent below another span of its process was
 /// handed a task.
-fn agent(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
+fn agent(record: &mut OtlpRecord<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let a = &mut attributes;
     let outcome = Outcome::of(record, a);
     let (status, latency_ms) = (outcome.status, record.duration_ms);
@@ -252,6 +259,8 @@ fn agent(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
     if !error_type.is_empty() {
         record.ext.put("error.type".to_owned(), error_type);
     }
+    // A span that began its trace and names no session is the whole run; every other case is a part of
+    // something larger, see above.
     match record.place {
         Place::Inner => {
             let state = match status {
@@ -290,7 +299,7 @@ fn agent(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawE
 }
 
 fn answer(
-    record: &Record<'_>,
+    record: &OtlpRecord<'_>,
     h: EventHeader,
     status: &str,
     content: Option<Content<RawText>>,
@@ -306,7 +315,7 @@ fn answer(
     }
 }
 
-fn step(record: &mut Record<'_>, attributes: Attributes, out: &mut Vec<RawEvent>) {
+fn step(record: &mut OtlpRecord<'_>, attributes: Attributes, out: &mut Vec<RawEvent>) {
     let is_plan = attributes.str("gen_ai.operation.name") == Some("plan");
     let h = record.main_header("step.planned", attributes);
     out.push(Event::StepPlanned(StepPlanned {
@@ -318,11 +327,12 @@ fn step(record: &mut Record<'_>, attributes: Attributes, out: &mut Vec<RawEvent>
     }));
 }
 
-fn data(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
+fn data(record: &mut OtlpRecord<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let a = &mut attributes;
     let operation = a.peek_text(Field::DataOperation).unwrap_or_default();
     let is_read = a.iter().any(|(name, _)| name == "mcp.method.name");
     let op = DATA_OPERATIONS.iter().find(|(name, _)| *name == operation).map(|(_, op)| *op);
+    // Documents as indexed attributes (OpenInference), else as one JSON value (GenAI).
     let mut document_refs = a.gathered(Field::DataDocuments, "document.id");
     if document_refs.is_empty() {
         document_refs = ids(&a.document(Field::DataDocuments).unwrap_or_default());
@@ -359,7 +369,7 @@ fn ids(documents: &str) -> Vec<String> {
     documents.iter().filter_map(id).collect()
 }
 
-fn evaluation(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
+fn evaluation(record: &mut OtlpRecord<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let mut result = evaluated(&mut attributes, &record.name);
     result.h = record.main_header("evaluation.result", attributes);
     out.push(Event::EvaluationResult(result));
@@ -383,12 +393,12 @@ fn evaluated(a: &mut Attributes, name: &str) -> EvaluationResult {
 
 /// The evaluation that a span event brings.
 pub(super) fn evaluation_event(
-    record: &Record<'_>,
+    record: &OtlpRecord<'_>,
     index: u32,
     time: TimestampMicros,
     mut attributes: Attributes,
 ) -> RawEvent {
-    attributes.assign(Kind::Evaluation, None);
+    attributes.assign(OtlpKind::Evaluation, None);
     let mut result = evaluated(&mut attributes, &record.name);
     result.h = record.header(Part::Event(index), "evaluation.result", time);
     result.h.causation_id = Some(record.event_id(Part::Main));
@@ -398,7 +408,7 @@ pub(super) fn evaluation_event(
     Event::EvaluationResult(result)
 }
 
-fn threat(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
+fn threat(record: &mut OtlpRecord<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let a = &mut attributes;
     let severity = match a.peek_text(Field::ThreatSeverity).unwrap_or_default().to_ascii_lowercase().as_str() {
         "critical" => "critical",
@@ -407,6 +417,7 @@ fn threat(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<Raw
         _ => "info",
     };
     let action = a.peek_text(Field::ThreatAction).unwrap_or_default().to_ascii_lowercase();
+    // An unknown action becomes `warn`: it must not be recorded as blocked or as allowed.
     let action = ["allow", "warn", "block", "ask"].into_iter().find(|known| *known == action).unwrap_or("warn");
     let raised = DetectionRaised {
         detection_id: record.own_id(),
@@ -424,10 +435,11 @@ fn threat(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<Raw
     out.push(Event::DetectionRaised(raised));
 }
 
-fn delegation(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
+fn delegation(record: &mut OtlpRecord<'_>, mut attributes: Attributes, out: &mut Vec<RawEvent>) {
     let a = &mut attributes;
     let outcome = Outcome::of(record, a);
     let told = a.peek_text(Field::TaskState).unwrap_or_default();
+    // Protobuf's enum names and JSON's words for the same states, in both spellings of A2A.
     let told = told.trim_start_matches("TASK_STATE_").to_ascii_lowercase().replace('-', "_");
     let state = match (told.as_str(), outcome.status) {
         ("" | "unspecified", "ok") => "submitted".to_owned(),
@@ -447,43 +459,4 @@ fn delegation(record: &mut Record<'_>, mut attributes: Attributes, out: &mut Vec
         ..Delegation::default()
     };
     out.push(Event::Delegation(delegation));
-}
-
-fn extension(
-    kind: Kind,
-    record: &mut Record<'_>,
-    attributes: Attributes,
-    body: Option<String>,
-    out: &mut Vec<RawEvent>,
-) {
-    let is_log = matches!(record.origin, super::record::Origin::Log(_));
-    let event_type = match kind {
-        Kind::Extension => own_type(record, &attributes),
-        _ => None,
-    };
-    let event_type = event_type.unwrap_or_else(|| if is_log { "otel.log" } else { "otel.span" }.to_owned());
-    let mut h = record.header(Part::Main, &event_type, record.end);
-    h.ext = record.facts(h.ext).into_map();
-    let mut kept = Ext::default();
-    attributes.rest(&mut kept);
-    let attributes = kept.into_map();
-    let body = body.filter(|body| !body.is_empty()).map(value::content);
-    out.push(Event::Extension(Extension { h, attributes, body }));
-}
-
-/// Longest event type of a record's own naming, bytes.
-const TYPE_BYTES_MAX: usize = 96;
-
-/// The record's own name for itself. It starts with a prefix that no type of ours has.
-fn own_type(record: &Record<'_>, attributes: &Attributes) -> Option<String> {
-    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
-    let usable = |text: &str| !text.is_empty() && text.len() <= TYPE_BYTES_MAX && plain(text);
-    let known = super::table::LOG_PREFIXES.iter().any(|(_, prefix)| record.name.starts_with(prefix));
-    let kind = attributes.str("openinference.span.kind").map(str::to_ascii_lowercase);
-    match (attributes.str("gen_ai.operation.name"), kind) {
-        _ if known && usable(&record.name) => Some(record.name.clone()),
-        (_, Some(kind)) if usable(&kind) => Some(format!("openinference.{kind}")),
-        (Some(operation), _) if usable(operation) => Some(format!("gen_ai.{operation}")),
-        _ => None,
-    }
 }

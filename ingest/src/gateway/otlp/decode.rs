@@ -38,6 +38,8 @@ pub fn decode_logs(bytes: &[u8], encoding: Encoding) -> Result<ExportLogsService
 fn decode<M: Message + Default + DeserializeOwned>(bytes: &[u8], encoding: Encoding) -> Result<M, Problem> {
     match encoding {
         Encoding::Protobuf => M::decode(bytes).map_err(|e| problem(e.to_string())),
+        // opentelemetry-proto's serde forms know OTLP's deviations from protobuf's JSON: ids in hexadecimal,
+        // not in base64.
         Encoding::Json => serde_json::from_slice(bytes).map_err(|e| problem(json_detail(&e))),
     }
 }

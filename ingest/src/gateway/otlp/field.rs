@@ -2,7 +2,7 @@
 //!
 //! It names no attribute; `table.rs` does.
 
-use super::table::Kind;
+use super::kind::OtlpKind;
 
 /// How a value must look to fill a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +41,17 @@ enum Group {
 }
 
 impl Group {
-    const fn is_of(self, kind: Kind) -> bool {
+    const fn is_of(self, kind: OtlpKind) -> bool {
         match self {
             Self::Header | Self::Fact => true,
-            Self::Model => matches!(kind, Kind::Model),
-            Self::Tool => matches!(kind, Kind::Tool),
-            Self::Agent => matches!(kind, Kind::Agent),
-            Self::Data => matches!(kind, Kind::Data),
-            Self::Evaluation => matches!(kind, Kind::Evaluation),
-            Self::Decision => matches!(kind, Kind::ToolDecision),
-            Self::Delegation => matches!(kind, Kind::Delegation),
-            Self::Threat => matches!(kind, Kind::Threat),
+            Self::Model => matches!(kind, OtlpKind::Model),
+            Self::Tool => matches!(kind, OtlpKind::Tool),
+            Self::Agent => matches!(kind, OtlpKind::Agent),
+            Self::Data => matches!(kind, OtlpKind::Data),
+            Self::Evaluation => matches!(kind, OtlpKind::Evaluation),
+            Self::Decision => matches!(kind, OtlpKind::ToolDecision),
+            Self::Delegation => matches!(kind, OtlpKind::Delegation),
+            Self::Threat => matches!(kind, OtlpKind::Threat),
         }
     }
 }
@@ -86,7 +86,7 @@ macro_rules! fields {
                 match self { $(Self::$variant => Group::$group),* }
             }
 
-            pub(super) const fn is_of(self, kind: Kind) -> bool {
+            pub(super) const fn is_of(self, kind: OtlpKind) -> bool {
                 self.group().is_of(kind)
             }
         }

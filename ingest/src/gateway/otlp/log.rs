@@ -9,10 +9,10 @@ use schemas::time::TimestampMicros;
 
 use super::attributes::{Attributes, Ext};
 use super::outcome::fails_by_name;
-use super::record::{Facts, Origin, Place, Record, check_time, micros, span_id, trace_id};
+use super::record::{Facts, Origin, OtlpRecord, Place, check_time, micros, span_id, trace_id};
 use super::source::Source;
 use super::span::Fate;
-use super::table::{Dialect, Kind, LOG_PREFIXES, LOGS};
+use super::table::{Dialect, LOG_PREFIXES, LOGS, OtlpKind};
 use super::{Context, build, value};
 use crate::gateway::intake::Arrived;
 
@@ -29,15 +29,16 @@ pub(super) fn map(
 ) -> Fate {
     let name = name(&log);
     let (kind, dialect) = classify(&name, &log);
-    if kind == Kind::Other && !context.config.keep_other {
+    if kind == OtlpKind::Other && !context.config.keep_other {
         return Fate::Ignored;
     }
+    // The body repeats the event's name: it is no content and would be kept twice.
     if value::as_str(log.body.as_ref()) == Some(&name) {
         log.body = None;
     }
     match mapped(log, name, kind, dialect, source, names, context, out) {
         Ok(()) => Fate::Mapped,
-        Err(_) if kind == Kind::Other => Fate::Ignored,
+        Err(_) if kind == OtlpKind::Other => Fate::Ignored,
         Err(reason) => Fate::Refused(reason),
     }
 }
@@ -46,19 +47,23 @@ pub(super) fn map(
 fn mapped(
     mut log: LogRecord,
     name: String,
-    kind: Kind,
+    kind: OtlpKind,
     vendor: Option<Dialect>,
     source: &Source,
     names: &BTreeMap<TraceId, String>,
     context: &Context<'_>,
     out: &mut Vec<Arrived>,
 ) -> Result<(), &'static str> {
+    // `time_unix_nano` is optional for logs; the specification then has the time of observation stand in.
     let nanos = if log.time_unix_nano > 0 { log.time_unix_nano } else { log.observed_time_unix_nano };
     if log.time_unix_nano > 0 {
         // Who observed it, a collector on the way for one, does not change what it is.
         log.observed_time_unix_nano = 0;
     }
+    // A log record has no id. By the digest of its bytes the same record gives the same events whenever it
+    // is sent, and prost encodes fields in the order of their numbers.
     let origin = Origin::Log(Sha256::of(&log.encode_to_vec()));
+    // Without any time the events get offsets from 0 and the arrival time is added after their digest.
     let (end, arrived_at) = match nanos {
         0 => (TimestampMicros(0), Some(context.arrived_at)),
         _ => (micros(nanos), None),
@@ -67,6 +72,7 @@ fn mapped(
         check_time(end, context)?;
     }
     let trace = trace_id(&log.trace_id);
+    // Log records have no status: only an event's name, or Codex' own attributes, show a failure.
     let failed = fails_by_name(&name, kind) || is_codex_failure(&log, vendor);
     let mut attributes = Attributes::new(std::mem::take(&mut log.attributes));
     attributes.assign(kind, vendor);
@@ -84,7 +90,7 @@ fn mapped(
         arrived_at,
         failed,
     };
-    let mut record = Record::new(facts, &mut attributes, names)?;
+    let mut record = OtlpRecord::new(facts, &mut attributes, names)?;
     // A log record says nothing about its duration but in an attribute.
     record.duration_ms = -1;
     let body = log.body.take().map(|body| value::into_text(Some(body)));
@@ -108,26 +114,28 @@ fn name(log: &LogRecord) -> String {
     name.to_owned()
 }
 
-fn classify(name: &str, log: &LogRecord) -> (Kind, Option<Dialect>) {
+fn classify(name: &str, log: &LogRecord) -> (OtlpKind, Option<Dialect>) {
     let Some((dialect, _)) = LOG_PREFIXES.iter().find(|(_, prefix)| name.starts_with(prefix)) else {
-        return (Kind::Other, None);
+        return (OtlpKind::Other, None);
     };
     let vendor = Some(*dialect).filter(|dialect| dialect.is_vendor());
-    let kind = LOGS.iter().find(|(_, known, _)| *known == name).map_or(Kind::Extension, |(.., kind)| *kind);
+    // A name that is not in the table but has a known prefix is still about an agent: it is kept as
+    // an extension.
+    let kind = LOGS.iter().find(|(_, known, _)| *known == name).map_or(OtlpKind::Extension, |(.., kind)| *kind);
     let attribute = |name: &str| log.attributes.iter().find(|pair| pair.key == name);
     let kind = match name {
-        // Its span is the record of the call; only an unsampled one leaves this alone.
+        // The span of the call is its record; only if the span was not sampled is this the only record.
         "gen_ai.client.operation.exception" | "gen_ai.client.inference.operation.details"
             if span_id(&log.span_id).is_some() && log.flags & SAMPLED == SAMPLED =>
         {
-            Kind::Extension
+            OtlpKind::Extension
         }
         // One call is a request and a stream of events: the last of these has the tokens.
-        "codex.api_request" if !is_codex_failure(log, vendor) => Kind::Extension,
-        "codex.sse_event" if is_codex_failure(log, vendor) => Kind::Model,
+        "codex.api_request" if !is_codex_failure(log, vendor) => OtlpKind::Extension,
+        "codex.sse_event" if is_codex_failure(log, vendor) => OtlpKind::Model,
         "codex.sse_event" => {
             let kind = attribute("event.kind").and_then(|pair| value::as_str(pair.value.as_ref()));
-            if kind == Some("response.completed") { Kind::Model } else { Kind::Other }
+            if kind == Some("response.completed") { OtlpKind::Model } else { OtlpKind::Other }
         }
         _ => kind,
     };

@@ -1,4 +1,4 @@
-//! Rows by attribute name, fast: it is asked for every attribute of every span.
+//! Rows by attribute name, fast: looked up for every attribute of every span.
 
 use std::sync::OnceLock;
 
@@ -16,6 +16,8 @@ pub(super) struct Ranked {
 /// The rows of an attribute, by preference.
 pub(super) fn rows_of(attribute: &str) -> &'static [Ranked] {
     static SORTED: OnceLock<Vec<Ranked>> = OnceLock::new();
+    // Sorted once: a linear search over more than 200 rows for each attribute would be the largest cost of the
+    // mapping.
     let sorted = SORTED.get_or_init(|| {
         let mut rows: Vec<Ranked> = (0..).zip(ROWS).map(|(rank, row)| Ranked { row: *row, rank }).collect();
         rows.sort_by(|a, b| order(a.row.attribute, b.row.attribute));
@@ -38,6 +40,7 @@ pub(super) fn indexed(attribute: &str) -> Option<(Row, u64, usize)> {
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let index = rest[..digits].parse().ok()?;
     match rest.as_bytes().get(digits) {
+        // `prefix.3` is the value itself, `prefix.3.rest` a member of it; `prefix.3x` is another attribute.
         None => Some((*row, index, attribute.len())),
         Some(b'.') => Some((*row, index, row.attribute.len() + digits + 1)),
         Some(_) => None,

@@ -1,8 +1,8 @@
 //! OTLP traces and logs as events: a pure mapping by one versioned table.
 //!
 //! Agents that are instrumented with OpenTelemetry need no other client. The mapping reads no clock,
-//! gives no numbers and writes nothing; what it makes is marked `source = otlp`,
-//! `capture = best_effort`, because spans exist only once they have ended and SDKs drop under load.
+//! assigns no numbers and writes nothing; its events are marked `source = otlp`, `capture = best_effort`,
+//! because spans are exported only after they have ended and SDKs drop spans under load.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,9 @@ mod attributes;
 mod build;
 mod decisions;
 mod decode;
+mod extension;
 mod field;
+mod kind;
 mod log;
 mod lookup;
 mod outcome;
@@ -81,6 +83,8 @@ pub struct Mapped {
 
 /// The events that the spans of a request stand for, in order of their time.
 pub fn map_traces(request: ExportTraceServiceRequest, context: &Context<'_>) -> Mapped {
+    // A pass over all spans first: the span that names the conversation is usually the agent's, and SDKs
+    // export it after its children, which end before it.
     let names = conversations(&request.resource_spans, context);
     let mut tally = Tally::default();
     for ResourceSpans { resource, scope_spans, .. } in request.resource_spans {
@@ -123,6 +127,7 @@ fn conversations(resources: &[ResourceSpans], context: &Context<'_>) -> BTreeMap
     let spans = || resources.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans);
     let (mut named, mut traces): (BTreeMap<TraceId, String>, Vec<TraceId>) = Default::default();
     for Span { trace_id, .. } in spans() {
+        // Spans of a trace mostly stand together, so that this removes nearly all repeats.
         traces.extend(record::trace_id(trace_id).filter(|trace| traces.last() != Some(trace)));
     }
     for span in spans() {
@@ -131,8 +136,9 @@ fn conversations(resources: &[ResourceSpans], context: &Context<'_>) -> BTreeMap
             named.insert(trace, name);
         }
     }
+    // Learnt before recalled: of two requests at the same time the one that learns first decides for both.
     context.sessions.learn(context.tenant_id, &named);
-    // What an earlier request said goes before what this one says: a trace stays in one session.
+    // Recalled names replace those of this request: a trace stays in the session that was named first.
     context.sessions.recall(context.tenant_id, &traces, &mut named);
     named
 }
@@ -157,8 +163,12 @@ impl Tally {
     }
 
     fn finish(mut self, what: &str) -> Mapped {
+        // A stable sort: events of one span with the same time keep the order in which they were made, cause
+        // before effect.
         self.mapped.events.sort_by_key(|arrived| order(&arrived.event));
         if self.mapped.rejected > 0 {
+            // Counts by reason: 20 000 spans with the same fault must not give an answer of megabytes, and a
+            // reason holds no content.
             let reasons = self.reasons.iter().map(|(reason, count)| format!("{count} because {reason}"));
             let reasons = reasons.collect::<Vec<_>>().join(", ");
             self.mapped.error_message = format!("{} {what} refused: {reasons}", self.mapped.rejected);
@@ -167,9 +177,9 @@ impl Tally {
     }
 }
 
-/// Sessions are numbered in this order. A start is told only when all is over, so times decide; but a
-/// session begins before and ends after everything else, although the clocks of one process may differ
-/// by a millisecond from span to span (the JavaScript SDK's do).
+/// Sessions are numbered in this order. A span is exported after it has ended, so the order of arrival is not the
+/// order of events, and times decide. A session's start comes before and its end after everything else,
+/// although the clocks of one process may differ by a millisecond from span to span (the JavaScript SDK's do).
 fn order(event: &RawEvent) -> (u8, TimestampMicros) {
     let phase = match event {
         Event::SessionStarted(_) => 0,

@@ -1,8 +1,8 @@
-//! How what a record tells about turned out: status, error type, whether a provider throttled.
+//! The outcome of what a record reports: status, error type, whether a provider throttled.
 
 use super::attributes::Attributes;
-use super::record::Record;
-use super::table::{Field, Kind};
+use super::record::OtlpRecord;
+use super::table::{Field, OtlpKind};
 use super::value;
 
 /// An outcome.
@@ -28,14 +28,18 @@ const DENIED: [&str; 4] = ["rejected by user", "denied by user", "user rejected"
 
 impl Outcome {
     /// Reads it. A record that says no failure is ok.
-    pub(super) fn of(record: &Record<'_>, a: &Attributes) -> Self {
+    pub(super) fn of(record: &OtlpRecord<'_>, a: &Attributes) -> Self {
         let error_type = a.peek_text(Field::ErrorType).unwrap_or_default().to_ascii_lowercase();
+        // A status below 400 is no error even if the span is marked as failed for another reason.
         let code = value::as_int(a.peek(Field::StatusCode)).filter(|code| *code >= 400);
         let success = a.peek_text(Field::Success);
         let failed = record.failed || !error_type.is_empty() || code.is_some() || success.as_deref() == Some("false");
         let decided = a.peek_text(Field::ToolDecided);
+        // A tool that a person stopped reports a failure, and only its text says that it was refused; words in
+        // the result of a call that succeeded are the tool's own content.
         let denied = failed && is_denied(a) || decided.is_some_and(|d| allows(&d) == Some(false));
         let status = match STATUSES.iter().find(|(part, _)| error_type.contains(part)) {
+            // Before the error type: a refused call often brings one as well.
             _ if denied => "denied",
             _ if !failed => "ok",
             Some((_, status)) => status,
@@ -55,19 +59,20 @@ impl Outcome {
     pub(super) fn into_error_type(self, a: &mut Attributes) -> String {
         let named = a.text(Field::ErrorType);
         match (named.is_empty(), self.code) {
+            // An error type must be groupable; the status is the best one that is left.
             (true, Some(code)) => format!("http_{code}"),
             _ => named,
         }
     }
 }
 
-/// Whether a tool's own words say that it was not let run.
+/// Whether a tool's own text says that it was not allowed to run.
 fn is_denied(a: &Attributes) -> bool {
     let says = |text: &str| DENIED.iter().any(|part| text.to_ascii_lowercase().contains(part));
     value::as_str(a.peek(Field::ToolResult)).is_some_and(says) || a.str("error").is_some_and(says)
 }
 
-/// Whether a decision lets a tool run; `None` for a word that is not known.
+/// Whether a decision allows a tool to run; `None` for an unknown word.
 pub(super) fn allows(decision: &str) -> Option<bool> {
     const YES: [&str; 5] = ["accept", "approved", "auto_accept", "allow", "modify"];
     const NO: [&str; 5] = ["reject", "denied", "deny", "abort", "timed_out"];
@@ -88,7 +93,7 @@ pub(super) fn passed(label: &str) -> Option<bool> {
     }
 }
 
-/// Whether a log record of this name tells of a failure by its name alone.
-pub(super) fn fails_by_name(name: &str, kind: Kind) -> bool {
-    kind == Kind::Model && (name.ends_with("_error") || name.ends_with(".exception"))
+/// Whether a log record of this name reports a failure by its name.
+pub(super) fn fails_by_name(name: &str, kind: OtlpKind) -> bool {
+    kind == OtlpKind::Model && (name.ends_with("_error") || name.ends_with(".exception"))
 }

@@ -1,4 +1,4 @@
-//! One span or log record on its way to events: identity, times, outcome, and the header they share.
+//! One span or log record while it becomes events: identity, times, outcome, and the header they share.
 //!
 //! Ids are derived from the record alone, so that a record that is sent again gives the same events.
 
@@ -49,6 +49,8 @@ impl Part {
             Self::Approval => 3,
             Self::Limit => 4,
             Self::Output => 5,
+            // From 16 on: the numbers below are left for further parts, because an id must never change its
+            // meaning.
             Self::Event(index) => index.saturating_add(16),
         };
         number.to_be_bytes()
@@ -114,7 +116,7 @@ impl Session {
 
 /// A span or log record.
 #[derive(Debug)]
-pub(super) struct Record<'a> {
+pub(super) struct OtlpRecord<'a> {
     pub(super) source: &'a Source,
     pub(super) origin: Origin,
     pub(super) parent_id: Option<SpanId>,
@@ -157,7 +159,7 @@ pub(super) struct Facts<'a> {
     pub(super) failed: bool,
 }
 
-impl<'a> Record<'a> {
+impl<'a> OtlpRecord<'a> {
     /// Reads session, agent and user; `names` are the sessions that the request's traces name.
     pub(super) fn new(
         facts: Facts<'a>,
@@ -166,6 +168,7 @@ impl<'a> Record<'a> {
     ) -> Result<Self, &'static str> {
         let mut header = facts.source.header.clone();
         let tenant = facts.source.header.tenant_id.as_str();
+        // Looked at and not taken: the attribute stays in `ext` as the evidence for the session.
         let named = attributes.peek_text(Field::Session).or_else(|| facts.source.session.clone());
         let own = match (&named, facts.trace_id) {
             (Some(name), _) => Session::named(tenant, name),
@@ -173,6 +176,7 @@ impl<'a> Record<'a> {
             (None, None) => Session { id: Uuid::ZERO, name: None },
         };
         let inherited = || names.get(&facts.trace_id?).map(|name| Session::named(tenant, name));
+        // A span's own word goes before what other spans of its trace say.
         let inherited = if named.is_some() { None } else { inherited() };
         if let Some(user) = attributes.peek_text(Field::UserId) {
             header.principal = principal(tenant, &user);
@@ -190,6 +194,7 @@ impl<'a> Record<'a> {
         header.ext.insert(MAPPING_EXT.to_owned(), super::MAPPING.to_owned());
         let Facts { source, origin, parent_id, place, name, vendor, start, end, arrived_at, failed, .. } = facts;
         let is_named = named.is_some() || inherited.is_some();
+        // Rounded to the nearest millisecond: cutting would turn calls of 0.9 ms into calls of 0.
         let duration_ms = (end.0.saturating_sub(start.0).saturating_add(500) / 1_000).max(0);
         let ext = Ext::default();
         Ok(Self {
@@ -219,7 +224,7 @@ impl<'a> Record<'a> {
 
     /// Names the agent.
     pub(super) fn set_agent(&mut self, agent: &str) {
-        self.header.agent_id = short_name(agent);
+        self.header.agent_id = short(agent);
     }
 
     /// Whose authority the record says it acted on.
@@ -275,16 +280,21 @@ impl<'a> Record<'a> {
         all
     }
 
-    /// Hands the events over: digest, then what depends on more than the record itself.
+    /// Completes the events: digest, then what depends on more than the record itself.
     pub(super) fn finish(&self, mut events: Vec<RawEvent>, out: &mut Vec<Arrived>) -> Result<(), &'static str> {
         let mut arrived = Vec::with_capacity(events.len());
         for mut event in events.drain(..) {
             let bytes = codec().encode(&event);
+            // Checked for the event as it will be stored. One that is too large is refused here with its span,
+            // and not after the request was numbered, where it would cost the others.
             if bytes.len() > EVENT_BYTES_MAX - NUMBERING_BYTES_MAX {
                 return Err("an event would be larger than 1 MiB");
             }
             let content_sha256 = Sha256::of(&bytes);
             let h = event.h_mut();
+            // After the digest: what other requests said of the trace is not part of this span. The same span
+            // that is sent again, when its trace is known, must have the same digest, or it would count as
+            // another version of the event.
             if let Some(session) = &self.inherited {
                 h.session_id = session.id;
                 h.ext.insert("custody.session_from".to_owned(), "trace".to_owned());
@@ -292,40 +302,38 @@ impl<'a> Record<'a> {
                     h.ext.insert(SESSION_NAME_EXT.to_owned(), name.clone());
                 }
             }
+            // After the digest as well, for the same reason: a record without a time arrives at another one
+            // each time.
             if let Some(at) = self.arrived_at {
                 h.event_time = TimestampMicros(h.event_time.0.saturating_add(at.0));
             }
             arrived.push(Arrived { event, numbered: false, content_sha256, raw: None });
         }
+        // All or none: half of what a span stands for, an attempt without its end, would be a false finding.
         out.append(&mut arrived);
         Ok(())
-    }
-}
-
-fn short_name(text: &str) -> String {
-    match text.len() > schemas::limits::ID_BYTES_MAX {
-        true => short(text),
-        false => text.to_owned(),
     }
 }
 
 /// A user. What looks like a name or an address is replaced: header fields are not scanned for
 /// personal data. The attribute itself is in `ext`, which is.
 fn principal(tenant: &str, user: &str) -> Principal {
+    // Letters, digits and a few separators without spaces and `@`: an account number or a UUID passes, an
+    // address or a full name does not.
     let opaque = user.len() <= 64 && user.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:|".contains(&b));
-    let id = match opaque {
-        true => user.to_owned(),
-        false => Uuid::derive(&[b"user", tenant.as_bytes(), user.as_bytes()]).to_string(),
-    };
+    let id =
+        if opaque { user.to_owned() } else { Uuid::derive(&[b"user", tenant.as_bytes(), user.as_bytes()]).to_string() };
     Principal { r#type: "user".to_owned(), id, ..Principal::default() }
 }
 
-/// Whether a record of this time would be taken by the stages that follow.
+/// Whether the stages would accept a record of this time.
 pub(super) fn check_time(time: TimestampMicros, context: &Context<'_>) -> Result<(), &'static str> {
-    match () {
-        () if time.ms() < EVENT_TIME_MS_MIN => Err("its time is missing or before 2000"),
-        () if time > context.arrived_at.plus_ms(CLOCK_AHEAD_MS_MAX) => Err("its time is more than a day ahead"),
-        () => Ok(()),
+    if time.ms() < EVENT_TIME_MS_MIN {
+        Err("its time is missing or before 2000")
+    } else if time > context.arrived_at.plus_ms(CLOCK_AHEAD_MS_MAX) {
+        Err("its time is more than a day ahead")
+    } else {
+        Ok(())
     }
 }
 

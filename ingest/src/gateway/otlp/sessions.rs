@@ -1,4 +1,4 @@
-//! Which conversation a trace belongs to, remembered for spans that do not say it themselves.
+//! Which conversation a trace belongs to, remembered for spans that do not name it.
 //!
 //! By the conventions a conversation is named on model calls and agents, not on the tools between
 //! them, and the spans of one trace arrive in several requests. The memory is bounded, of one
@@ -37,9 +37,12 @@ impl TraceSessions {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         for (trace, name) in names.iter().filter(|(_, name)| name.len() <= NAME_BYTES_MAX) {
             let key = (tenant.to_owned(), *trace);
+            // The first name stays: a session that changed its id in the middle would have two incomplete
+            // halves.
             if inner.names.contains_key(&key) {
                 continue;
             }
+            // The oldest trace goes first: traces are short, and one that is this old has most likely ended.
             if inner.order.len() >= TRACES_MAX
                 && let Some(oldest) = inner.order.pop_front()
             {

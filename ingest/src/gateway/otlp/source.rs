@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use schemas::event::EventHeader;
-use schemas::limits::ID_BYTES_MAX;
 
 use super::attributes::{Ext, short};
 use super::{Context, MAPPING, value};
@@ -33,7 +32,7 @@ pub const RESOURCE_ROWS: &[(&str, &str)] = &[
 /// Longer names of environments than ours.
 const ENVIRONMENTS: [(&str, &str); 2] = [("production", "prod"), ("development", "dev")];
 
-/// What a resource and scope say about all that comes from them.
+/// What a resource and scope say about all of their spans or records.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     /// Tenant, agent, environment; without ids, time and session.
@@ -48,19 +47,13 @@ pub(super) struct Source {
     pub(super) scope_version: String,
 }
 
-fn fit(text: String) -> String {
-    match text.len() > ID_BYTES_MAX {
-        true => short(&text),
-        false => text,
-    }
-}
-
 impl Source {
     /// From a resource.
     pub(super) fn of(resource: Option<Resource>, context: &Context<'_>) -> Self {
         let resource = resource.unwrap_or_default();
         let find = |field: &str| {
             let names = RESOURCE_ROWS.iter().filter(|(_, path)| *path == field).map(|(name, _)| *name);
+            // Lazily, in the order of the rows: the first attribute that is there and not empty wins.
             let mut found = names.filter_map(|name| named(&resource.attributes, name));
             found.next()
         };
@@ -69,21 +62,24 @@ impl Source {
         let mut header = EventHeader {
             tenant_id: context.tenant_id.to_owned(),
             // The SDKs' own name for a service that has none.
-            agent_id: find("h.agent_id").map_or_else(|| "unknown_service".to_owned(), fit),
-            agent_version: find("h.agent_version").map(fit).unwrap_or_default(),
-            agent_instance_id: find("h.agent_instance_id").map(fit).unwrap_or_default(),
+            agent_id: find("h.agent_id").map_or_else(|| "unknown_service".to_owned(), |name| short(&name)),
+            agent_version: find("h.agent_version").map(|text| short(&text)).unwrap_or_default(),
+            agent_instance_id: find("h.agent_instance_id").map(|text| short(&text)).unwrap_or_default(),
             source: "otlp".to_owned(),
             capture: "best_effort".to_owned(),
             ..EventHeader::default()
         };
         if !environment.is_empty() {
-            header.environment = known.unwrap_or_else(|| fit(environment));
+            header.environment = known.unwrap_or_else(|| short(&environment));
         }
+        // A session on the resource holds for everything below it; a span's own session goes before it.
         let session = find("h.session_id");
         let mut ext = Ext::of(BTreeMap::from([(MAPPING_EXT.to_owned(), MAPPING.to_owned())]));
         if resource.dropped_attributes_count > 0 {
             ext.put("resource.dropped_attributes_count".to_owned(), resource.dropped_attributes_count.to_string());
         }
+        // All of them are kept, the ones that fill a field as well: the field may be shortened or come from a
+        // span.
         for pair in resource.attributes {
             ext.put(format!("resource.{}", pair.key), value::into_text(pair.value));
         }
@@ -92,6 +88,7 @@ impl Source {
 
     /// The same with a scope.
     pub(super) fn with_scope(&self, scope: Option<InstrumentationScope>, schema_url: String) -> Self {
+        // A copy per scope, so that no scope sees the attributes of another one.
         let mut source = self.clone();
         let mut ext = Ext::of(std::mem::take(&mut source.ext));
         let scope = scope.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Spans: what they stand for, whether they are sound, and the facts that are not attributes.
+//! Spans: their kind, whether they are valid, and the facts that are not attributes.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -10,9 +10,9 @@ use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags};
 use schemas::id::{TraceId, hex};
 
 use super::attributes::{Attributes, Ext};
-use super::record::{Facts, Origin, Place, Record, check_time, micros, span_id, trace_id};
+use super::record::{Facts, Origin, OtlpRecord, Place, check_time, micros, span_id, trace_id};
 use super::source::Source;
-use super::table::{Dialect, Field, Kind, LOG_PREFIXES, ROWS, SPANS, SPANS_HINTED, SPANS_WITH};
+use super::table::{Dialect, Field, LOG_PREFIXES, OtlpKind, ROWS, SPANS, SPANS_HINTED, SPANS_WITH};
 use super::{Context, build, value};
 use crate::gateway::intake::Arrived;
 
@@ -36,19 +36,20 @@ pub(super) fn map(
     out: &mut Vec<Arrived>,
 ) -> Fate {
     let kind = classify(&span.attributes, &span);
-    if kind == Kind::Other && !context.config.keep_other {
+    if kind == OtlpKind::Other && !context.config.keep_other {
         return Fate::Ignored;
     }
     match mapped(span, kind, source, names, context, out) {
         Ok(()) => Fate::Mapped,
-        Err(_) if kind == Kind::Other => Fate::Ignored,
+        // A span that is kept only on request must not make a request partly fail for its times or ids.
+        Err(_) if kind == OtlpKind::Other => Fate::Ignored,
         Err(reason) => Fate::Refused(reason),
     }
 }
 
 fn mapped(
     mut span: Span,
-    kind: Kind,
+    kind: OtlpKind,
     source: &Source,
     names: &BTreeMap<TraceId, String>,
     context: &Context<'_>,
@@ -59,12 +60,15 @@ fn mapped(
     let (start, end) = (micros(span.start_time_unix_nano), micros(span.end_time_unix_nano));
     check_time(start, context)?;
     check_time(end, context)?;
+    // A negative duration would be stored as a latency.
     if end < start {
         return Err("it ends before it starts");
     }
     let failed = span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32);
     let mut attributes = Attributes::new(std::mem::take(&mut span.attributes));
     let mut ext = Ext::default();
+    // Before the attributes are assigned: span events can hold the content of a call, which older SDKs put
+    // there.
     let evaluations = fold_events(std::mem::take(&mut span.events), failed, &mut attributes, &mut ext);
     attributes.assign(kind, None);
     let facts = Facts {
@@ -81,10 +85,11 @@ fn mapped(
         arrived_at: None,
         failed,
     };
-    let mut record = Record::new(facts, &mut attributes, names)?;
+    let mut record = OtlpRecord::new(facts, &mut attributes, names)?;
     describe(span, &record.name, &mut ext);
     record.ext = ext;
-    if kind == Kind::Agent {
+    // Only agents' own spans are named after the agent; a tool's span name is the tool.
+    if kind == OtlpKind::Agent {
         name_agent(&mut record, &attributes);
     }
     let (record, mut events) = build::events(kind, record, attributes, None);
@@ -97,7 +102,8 @@ fn mapped(
 }
 
 /// What a span stands for. `span` is asked for its kind and name.
-pub(super) fn classify(attributes: &[KeyValue], span: &Span) -> Kind {
+pub(super) fn classify(attributes: &[KeyValue], span: &Span) -> OtlpKind {
+    // One pass over the attributes: this runs for every span, most of which are of no agent.
     let (mut best, mut with, mut hinted, mut is_told, mut is_gen_ai) = (usize::MAX, None, None, false, false);
     for pair in attributes {
         let name = pair.key.as_str();
@@ -114,17 +120,20 @@ pub(super) fn classify(attributes: &[KeyValue], span: &Span) -> Kind {
     }
     let is_server = span.kind == SpanKind::Server as i32;
     match (SPANS.get(best), with) {
-        // The caller's span tells of the same call.
-        (Some((Dialect::Mcp, ..)), _) | (None, Some((Dialect::A2a, ..))) if is_server => Kind::Other,
+        // Client and server both export a span of one call. Counting both would double every call, and the
+        // caller's knows the session.
+        (Some((Dialect::Mcp, ..)), _) | (None, Some((Dialect::A2a, ..))) if is_server => OtlpKind::Other,
         (Some((.., kind)), _) => *kind,
         (None, Some((.., kind))) => *kind,
-        (None, None) if is_told => Kind::Extension,
+        // An attribute of the table with a value that it does not have: the span is about an agent, and of
+        // what kind is not known.
+        (None, None) if is_told => OtlpKind::Extension,
         (None, None) => match hinted {
             Some((.., kind)) => *kind,
             None if is_gen_ai || LOG_PREFIXES.iter().any(|(_, prefix)| span.name.starts_with(prefix)) => {
-                Kind::Extension
+                OtlpKind::Extension
             }
-            None => Kind::Other,
+            None => OtlpKind::Other,
         },
     }
 }
@@ -152,20 +161,23 @@ pub(super) fn conversation(span: &Span) -> Option<String> {
     let place = |pair: &KeyValue| rows.iter().position(|name| *name == pair.key);
     let best = span.attributes.iter().filter_map(|pair| Some((place(pair)?, pair))).min_by_key(|(place, _)| *place);
     let name = value::as_str(best?.1.value.as_ref()).filter(|name| !name.is_empty())?;
-    (classify(&span.attributes, span) != Kind::Other).then(|| name.to_owned())
+    // A browser's or a database's session id must not become an agent's conversation.
+    (classify(&span.attributes, span) != OtlpKind::Other).then(|| name.to_owned())
 }
 
 fn place(span: &Span) -> Place {
     const KNOWN_REMOTE: u32 = SpanFlags::ContextHasIsRemoteMask as u32 | SpanFlags::ContextIsRemoteMask as u32;
-    match () {
-        () if span_id(&span.parent_span_id).is_none() => Place::Root,
-        () if span.flags & KNOWN_REMOTE == KNOWN_REMOTE => Place::Entry,
-        () => Place::Inner,
+    if span_id(&span.parent_span_id).is_none() {
+        Place::Root
+    } else if span.flags & KNOWN_REMOTE == KNOWN_REMOTE {
+        Place::Entry
+    } else {
+        Place::Inner
     }
 }
 
 /// An agent that no attribute names may be named by its span, or by OpenLLMetry's entity.
-fn name_agent(record: &mut Record<'_>, attributes: &Attributes) {
+fn name_agent(record: &mut OtlpRecord<'_>, attributes: &Attributes) {
     if record.is_agent_named {
         return;
     }
@@ -177,7 +189,7 @@ fn name_agent(record: &mut Record<'_>, attributes: &Attributes) {
     }
 }
 
-/// Span events that speak for their span become its attributes, evaluations come back to be events,
+/// Span events that describe their span become its attributes, evaluations are returned to become events, and
 /// others are kept as `event.N.*`.
 fn fold_events(
     events: Vec<SpanEvent>,
@@ -226,6 +238,7 @@ fn describe(span: Span, name: &str, ext: &mut Ext) {
     if !span.trace_state.is_empty() {
         add("otel.trace_state", span.trace_state);
     }
+    // Counts of what the SDK itself has dropped: the evidence that the span is incomplete.
     let dropped = [
         ("otel.dropped_attributes_count", span.dropped_attributes_count),
         ("otel.dropped_events_count", span.dropped_events_count),

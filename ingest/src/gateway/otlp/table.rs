@@ -5,6 +5,7 @@
 //! meaning here is a new version of [`super::MAPPING`]; `docs/otlp.md` is checked against this file.
 
 pub use super::field::Field;
+pub use super::kind::OtlpKind;
 
 /// Who defined an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,55 +56,6 @@ impl Dialect {
     /// vendor's own log records.
     pub(super) const fn is_vendor(self) -> bool {
         matches!(self, Self::ClaudeCode | Self::Codex | Self::GeminiCli)
-    }
-}
-
-/// What a span or log record stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// `model.call`; `rate_limit` as well where the provider throttled.
-    Model,
-    /// `tool.call.attempted` and `tool.call.completed`.
-    Tool,
-    /// `session.started` and `session.ended`, or `delegation`, or `output.produced`.
-    Agent,
-    /// `step.planned`.
-    Step,
-    /// `data.accessed`.
-    Data,
-    /// `evaluation.result`.
-    Evaluation,
-    /// `policy.decision`.
-    Guardrail,
-    /// `detection.raised`.
-    Threat,
-    /// `policy.decision`, and `approval.decided` where a person answered.
-    ToolDecision,
-    /// `delegation`.
-    Delegation,
-    /// An event of the span's own type: it is about an agent, and has no type of ours.
-    Extension,
-    /// Nothing about an agent: counted and left out, or kept as `otel.span`, `otel.log`.
-    Other,
-}
-
-impl Kind {
-    /// Event types, as in documents.
-    pub const fn events(self) -> &'static str {
-        match self {
-            Self::Model => "`model.call`; also `rate_limit` after a 429",
-            Self::Tool => "`tool.call.attempted` (synthesised, at the start) and `tool.call.completed`",
-            Self::Agent => "`session.started` and `session.ended`, `delegation` or `output.produced`",
-            Self::Step => "`step.planned`",
-            Self::Data => "`data.accessed`",
-            Self::Evaluation => "`evaluation.result`",
-            Self::Guardrail => "`policy.decision`",
-            Self::Threat => "`detection.raised`",
-            Self::ToolDecision => "`policy.decision`; also `approval.decided` where a person answered",
-            Self::Delegation => "`delegation`",
-            Self::Extension => "an event of its own type (`gen_ai.*`, or the record's name)",
-            Self::Other => "none, or `otel.span` / `otel.log`",
-        }
     }
 }
 
@@ -372,95 +324,95 @@ pub const INDEXED: &[Row] = &[
 
 /// What a span with this attribute and value stands for; the first match decides.
 #[rustfmt::skip]
-pub const SPANS: &[(Dialect, &str, &str, Kind)] = &[
-    (OpenInference, "openinference.span.kind", "LLM", Kind::Model),
-    (OpenInference, "openinference.span.kind", "EMBEDDING", Kind::Model),
-    (OpenInference, "openinference.span.kind", "RERANKER", Kind::Model),
-    (OpenInference, "openinference.span.kind", "TOOL", Kind::Tool),
-    (OpenInference, "openinference.span.kind", "AGENT", Kind::Agent),
-    (OpenInference, "openinference.span.kind", "CHAIN", Kind::Step),
-    (OpenInference, "openinference.span.kind", "PROMPT", Kind::Step),
-    (OpenInference, "openinference.span.kind", "RETRIEVER", Kind::Data),
-    (OpenInference, "openinference.span.kind", "EVALUATOR", Kind::Evaluation),
-    (OpenInference, "openinference.span.kind", "GUARDRAIL", Kind::Guardrail),
-    (GenAi, "gen_ai.operation.name", "chat", Kind::Model),
-    (GenAi, "gen_ai.operation.name", "text_completion", Kind::Model),
-    (GenAi, "gen_ai.operation.name", "generate_content", Kind::Model),
-    (GenAi, "gen_ai.operation.name", "embeddings", Kind::Model),
-    (GenAi, "gen_ai.operation.name", "execute_tool", Kind::Tool),
-    (GenAi, "gen_ai.operation.name", "invoke_agent", Kind::Agent),
-    (GenAi, "gen_ai.operation.name", "invoke_workflow", Kind::Agent),
-    (GenAi, "gen_ai.operation.name", "plan", Kind::Step),
-    (GenAi, "gen_ai.operation.name", "retrieval", Kind::Data),
-    (GenAi, "gen_ai.operation.name", "search_memory", Kind::Data),
-    (GenAi, "gen_ai.operation.name", "create_memory", Kind::Data),
-    (GenAi, "gen_ai.operation.name", "update_memory", Kind::Data),
-    (GenAi, "gen_ai.operation.name", "upsert_memory", Kind::Data),
-    (GenAi, "gen_ai.operation.name", "delete_memory", Kind::Data),
-    (GenAi, "gen_ai.operation.name", "create_memory_store", Kind::Data),
-    (GenAi, "gen_ai.operation.name", "delete_memory_store", Kind::Data),
-    (OpenLlmetry, "traceloop.span.kind", "workflow", Kind::Agent),
-    (OpenLlmetry, "traceloop.span.kind", "agent", Kind::Agent),
-    (OpenLlmetry, "traceloop.span.kind", "task", Kind::Step),
-    (OpenLlmetry, "traceloop.span.kind", "tool", Kind::Tool),
-    (OpenLlmetry, "llm.request.type", "chat", Kind::Model),
-    (OpenLlmetry, "llm.request.type", "completion", Kind::Model),
-    (OpenLlmetry, "llm.request.type", "embedding", Kind::Model),
-    (OpenLlmetry, "llm.request.type", "rerank", Kind::Model),
-    (VercelAi, "ai.operationId", "ai.generateText.doGenerate", Kind::Model),
-    (VercelAi, "ai.operationId", "ai.streamText.doStream", Kind::Model),
-    (VercelAi, "ai.operationId", "ai.generateObject.doGenerate", Kind::Model),
-    (VercelAi, "ai.operationId", "ai.streamObject.doStream", Kind::Model),
-    (VercelAi, "ai.operationId", "ai.embed.doEmbed", Kind::Model),
-    (VercelAi, "ai.operationId", "ai.embedMany.doEmbed", Kind::Model),
-    (VercelAi, "ai.operationId", "ai.toolCall", Kind::Tool),
-    (VercelAi, "ai.operationId", "ai.generateText", Kind::Step),
-    (VercelAi, "ai.operationId", "ai.streamText", Kind::Step),
-    (VercelAi, "ai.operationId", "ai.generateObject", Kind::Step),
-    (VercelAi, "ai.operationId", "ai.streamObject", Kind::Step),
-    (VercelAi, "ai.operationId", "ai.embed", Kind::Step),
-    (VercelAi, "ai.operationId", "ai.embedMany", Kind::Step),
-    (Mcp, "mcp.method.name", "tools/call", Kind::Tool),
-    (Mcp, "mcp.method.name", "resources/read", Kind::Data),
+pub const SPANS: &[(Dialect, &str, &str, OtlpKind)] = &[
+    (OpenInference, "openinference.span.kind", "LLM", OtlpKind::Model),
+    (OpenInference, "openinference.span.kind", "EMBEDDING", OtlpKind::Model),
+    (OpenInference, "openinference.span.kind", "RERANKER", OtlpKind::Model),
+    (OpenInference, "openinference.span.kind", "TOOL", OtlpKind::Tool),
+    (OpenInference, "openinference.span.kind", "AGENT", OtlpKind::Agent),
+    (OpenInference, "openinference.span.kind", "CHAIN", OtlpKind::Step),
+    (OpenInference, "openinference.span.kind", "PROMPT", OtlpKind::Step),
+    (OpenInference, "openinference.span.kind", "RETRIEVER", OtlpKind::Data),
+    (OpenInference, "openinference.span.kind", "EVALUATOR", OtlpKind::Evaluation),
+    (OpenInference, "openinference.span.kind", "GUARDRAIL", OtlpKind::Guardrail),
+    (GenAi, "gen_ai.operation.name", "chat", OtlpKind::Model),
+    (GenAi, "gen_ai.operation.name", "text_completion", OtlpKind::Model),
+    (GenAi, "gen_ai.operation.name", "generate_content", OtlpKind::Model),
+    (GenAi, "gen_ai.operation.name", "embeddings", OtlpKind::Model),
+    (GenAi, "gen_ai.operation.name", "execute_tool", OtlpKind::Tool),
+    (GenAi, "gen_ai.operation.name", "invoke_agent", OtlpKind::Agent),
+    (GenAi, "gen_ai.operation.name", "invoke_workflow", OtlpKind::Agent),
+    (GenAi, "gen_ai.operation.name", "plan", OtlpKind::Step),
+    (GenAi, "gen_ai.operation.name", "retrieval", OtlpKind::Data),
+    (GenAi, "gen_ai.operation.name", "search_memory", OtlpKind::Data),
+    (GenAi, "gen_ai.operation.name", "create_memory", OtlpKind::Data),
+    (GenAi, "gen_ai.operation.name", "update_memory", OtlpKind::Data),
+    (GenAi, "gen_ai.operation.name", "upsert_memory", OtlpKind::Data),
+    (GenAi, "gen_ai.operation.name", "delete_memory", OtlpKind::Data),
+    (GenAi, "gen_ai.operation.name", "create_memory_store", OtlpKind::Data),
+    (GenAi, "gen_ai.operation.name", "delete_memory_store", OtlpKind::Data),
+    (OpenLlmetry, "traceloop.span.kind", "workflow", OtlpKind::Agent),
+    (OpenLlmetry, "traceloop.span.kind", "agent", OtlpKind::Agent),
+    (OpenLlmetry, "traceloop.span.kind", "task", OtlpKind::Step),
+    (OpenLlmetry, "traceloop.span.kind", "tool", OtlpKind::Tool),
+    (OpenLlmetry, "llm.request.type", "chat", OtlpKind::Model),
+    (OpenLlmetry, "llm.request.type", "completion", OtlpKind::Model),
+    (OpenLlmetry, "llm.request.type", "embedding", OtlpKind::Model),
+    (OpenLlmetry, "llm.request.type", "rerank", OtlpKind::Model),
+    (VercelAi, "ai.operationId", "ai.generateText.doGenerate", OtlpKind::Model),
+    (VercelAi, "ai.operationId", "ai.streamText.doStream", OtlpKind::Model),
+    (VercelAi, "ai.operationId", "ai.generateObject.doGenerate", OtlpKind::Model),
+    (VercelAi, "ai.operationId", "ai.streamObject.doStream", OtlpKind::Model),
+    (VercelAi, "ai.operationId", "ai.embed.doEmbed", OtlpKind::Model),
+    (VercelAi, "ai.operationId", "ai.embedMany.doEmbed", OtlpKind::Model),
+    (VercelAi, "ai.operationId", "ai.toolCall", OtlpKind::Tool),
+    (VercelAi, "ai.operationId", "ai.generateText", OtlpKind::Step),
+    (VercelAi, "ai.operationId", "ai.streamText", OtlpKind::Step),
+    (VercelAi, "ai.operationId", "ai.generateObject", OtlpKind::Step),
+    (VercelAi, "ai.operationId", "ai.streamObject", OtlpKind::Step),
+    (VercelAi, "ai.operationId", "ai.embed", OtlpKind::Step),
+    (VercelAi, "ai.operationId", "ai.embedMany", OtlpKind::Step),
+    (Mcp, "mcp.method.name", "tools/call", OtlpKind::Tool),
+    (Mcp, "mcp.method.name", "resources/read", OtlpKind::Data),
 ];
 
 /// What a span with any value of this attribute stands for, where no row of [`SPANS`] matches.
 /// An attribute of [`SPANS`] with another value, or any other one that starts with `gen_ai.`, makes
-/// the span an [`Kind::Extension`].
+/// the span an [`OtlpKind::Extension`].
 #[rustfmt::skip]
-pub const SPANS_WITH: &[(Dialect, &str, Kind)] = &[
-    (A2a, "a2a.method.name", Kind::Delegation),
-    (GenAi, "agent.threat.detection.rule_id", Kind::Threat),
-    (GenAi, "gen_ai.evaluation.name", Kind::Evaluation),
+pub const SPANS_WITH: &[(Dialect, &str, OtlpKind)] = &[
+    (A2a, "a2a.method.name", OtlpKind::Delegation),
+    (GenAi, "agent.threat.detection.rule_id", OtlpKind::Threat),
+    (GenAi, "gen_ai.evaluation.name", OtlpKind::Evaluation),
 ];
 
 /// As [`SPANS_WITH`], only where the span has none of the attributes of [`SPANS`].
 #[rustfmt::skip]
-pub const SPANS_HINTED: &[(Dialect, &str, Kind)] = &[
-    (GenAi, "gen_ai.tool.name", Kind::Tool),
-    (GenAi, "gen_ai.request.model", Kind::Model),
-    (GenAiOld, "gen_ai.system", Kind::Model),
-    (OpenInference, "llm.model_name", Kind::Model),
+pub const SPANS_HINTED: &[(Dialect, &str, OtlpKind)] = &[
+    (GenAi, "gen_ai.tool.name", OtlpKind::Tool),
+    (GenAi, "gen_ai.request.model", OtlpKind::Model),
+    (GenAiOld, "gen_ai.system", OtlpKind::Model),
+    (OpenInference, "llm.model_name", OtlpKind::Model),
 ];
 
 /// What a log record of this name stands for. Other records whose name starts with one of
 /// [`LOG_PREFIXES`] are kept as events of their own type.
 #[rustfmt::skip]
-pub const LOGS: &[(Dialect, &str, Kind)] = &[
-    (ClaudeCode, "claude_code.api_request", Kind::Model),
-    (ClaudeCode, "claude_code.api_error", Kind::Model),
-    (ClaudeCode, "claude_code.tool_result", Kind::Tool),
-    (ClaudeCode, "claude_code.tool_decision", Kind::ToolDecision),
-    (Codex, "codex.api_request", Kind::Model),
-    (Codex, "codex.sse_event", Kind::Model),
-    (Codex, "codex.tool_result", Kind::Tool),
-    (Codex, "codex.tool_decision", Kind::ToolDecision),
-    (GeminiCli, "gemini_cli.api_response", Kind::Model),
-    (GeminiCli, "gemini_cli.api_error", Kind::Model),
-    (GeminiCli, "gemini_cli.tool_call", Kind::Tool),
-    (GenAi, "gen_ai.evaluation.result", Kind::Evaluation),
-    (GenAi, "gen_ai.client.operation.exception", Kind::Model),
-    (GenAi, "gen_ai.client.inference.operation.details", Kind::Model),
+pub const LOGS: &[(Dialect, &str, OtlpKind)] = &[
+    (ClaudeCode, "claude_code.api_request", OtlpKind::Model),
+    (ClaudeCode, "claude_code.api_error", OtlpKind::Model),
+    (ClaudeCode, "claude_code.tool_result", OtlpKind::Tool),
+    (ClaudeCode, "claude_code.tool_decision", OtlpKind::ToolDecision),
+    (Codex, "codex.api_request", OtlpKind::Model),
+    (Codex, "codex.sse_event", OtlpKind::Model),
+    (Codex, "codex.tool_result", OtlpKind::Tool),
+    (Codex, "codex.tool_decision", OtlpKind::ToolDecision),
+    (GeminiCli, "gemini_cli.api_response", OtlpKind::Model),
+    (GeminiCli, "gemini_cli.api_error", OtlpKind::Model),
+    (GeminiCli, "gemini_cli.tool_call", OtlpKind::Tool),
+    (GenAi, "gen_ai.evaluation.result", OtlpKind::Evaluation),
+    (GenAi, "gen_ai.client.operation.exception", OtlpKind::Model),
+    (GenAi, "gen_ai.client.inference.operation.details", OtlpKind::Model),
 ];
 
 /// How names of log records about agents start.

@@ -1,7 +1,7 @@
 //! Golden requests of every dialect, and the laws of the mapping.
 //!
 //! `test-data/otlp/*.{traces,logs}.json` are requests; `*.expected.json` what they must come to, every
-//! field that differs from its default. `UPDATE=1` writes the latter anew, to be read before commit.
+//! field that differs from its default. `UPDATE=1` rewrites the latter; review them before a commit.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -49,9 +49,10 @@ enum Request {
 impl Request {
     fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap();
-        match path.to_string_lossy().ends_with(".traces.json") {
-            true => Self::Traces(decode_traces(&bytes, Encoding::Json).unwrap()),
-            false => Self::Logs(decode_logs(&bytes, Encoding::Json).unwrap()),
+        if path.to_string_lossy().ends_with(".traces.json") {
+            Self::Traces(decode_traces(&bytes, Encoding::Json).unwrap())
+        } else {
+            Self::Logs(decode_logs(&bytes, Encoding::Json).unwrap())
         }
     }
 
@@ -152,7 +153,7 @@ fn golden_requests_come_to_the_events_beside_them() {
             std::fs::write(&expected, &text).unwrap();
         }
         let golden = std::fs::read_to_string(&expected).unwrap_or_default();
-        assert!(text == golden, "{}: UPDATE=1 writes it anew; it came to\n{text}", expected.display());
+        assert!(text == golden, "{}: UPDATE=1 rewrites it; it is now\n{text}", expected.display());
     }
 }
 

@@ -37,10 +37,12 @@ fn text_of(value: &Value) -> String {
 }
 
 fn number_text(number: f64) -> String {
-    match () {
-        () if number.is_nan() => "NaN".to_owned(),
-        () if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
-        () => number.to_string(),
+    if number.is_nan() {
+        "NaN".to_owned()
+    } else if number.is_infinite() {
+        if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()
+    } else {
+        number.to_string()
     }
 }
 
@@ -76,6 +78,8 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 pub(super) fn as_int(value: Option<&AnyValue>) -> Option<i64> {
     match value?.value.as_ref()? {
         Value::IntValue(int) => Some(*int),
+        // SDKs in JavaScript have only doubles. Above 2^53 neighbouring integers share one, so that the value
+        // would be a guess.
         Value::DoubleValue(number) if number.fract() == 0.0 && number.abs() < EXACT_MAX => Some(*number as i64),
         Value::StringValue(text) => text.parse().ok(),
         _ => None,
@@ -112,6 +116,7 @@ pub(super) fn fits(form: Form, value: Option<&AnyValue>) -> bool {
 pub(super) fn into_list(value: Option<AnyValue>) -> Vec<String> {
     match value.and_then(|value| value.value) {
         Some(Value::ArrayValue(array)) => array.values.into_iter().map(|value| into_text(Some(value))).collect(),
+        // Some SDKs cannot send arrays and send their JSON; text that only looks like it is the only element.
         Some(Value::StringValue(text)) if text.starts_with('[') => {
             serde_json::from_str(&text).unwrap_or_else(|_| vec![text])
         }
@@ -123,9 +128,10 @@ pub(super) fn into_list(value: Option<AnyValue>) -> Vec<String> {
 pub(super) fn content(text: String) -> Content<RawText> {
     let looks = matches!(text.as_bytes().first(), Some(b'{' | b'['));
     // SDKs cut long attributes, so that what looks like JSON often is none.
-    match looks && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() {
-        true => Content::json(text),
-        false => Content::plain(text),
+    if looks && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() {
+        Content::json(text)
+    } else {
+        Content::plain(text)
     }
 }
 
@@ -140,6 +146,7 @@ impl Serialize for Json<'_> {
             Value::BoolValue(bool) => serializer.serialize_bool(*bool),
             Value::IntValue(int) => serializer.serialize_i64(*int),
             Value::DoubleValue(number) if number.is_finite() => serializer.serialize_f64(*number),
+            // JSON has no NaN and no infinity; ProtoJSON writes them as these strings.
             Value::DoubleValue(number) => serializer.serialize_str(&number_text(*number)),
             Value::BytesValue(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
             Value::ArrayValue(array) => {
@@ -171,6 +178,7 @@ pub(super) fn object<'a, S: Serializer>(
         let count = seen.entry(key).or_default();
         *count += 1;
         match *count {
+            // A reader of JSON would keep one of two equal keys; numbered, both can be read.
             1 => map.serialize_entry(key, &Nullable(value))?,
             count => map.serialize_entry(&format!("{key}#{count}"), &Nullable(value))?,
         }

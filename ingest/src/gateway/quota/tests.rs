@@ -25,7 +25,7 @@ fn later(measure: Measure, per_second: u64, wait: Duration) -> Result<(), OverQu
 }
 
 #[test]
-fn a_batch_is_charged_its_events_and_admitted_exactly_when_told() {
+fn a_batch_is_charged_its_events_and_admitted_exactly_after_the_wait() {
     let (quotas, clock) = quotas(quota(10, 20, 0, 0), 10);
     assert_eq!(quotas.admit("a", 15, 0), Ok(()));
     assert_eq!(quotas.admit("a", 8, 0), later(Measure::Events, 10, ms(300)), "5 left, 3 more at 10/s");
@@ -156,7 +156,7 @@ proptest! {
         }
     }
 
-    /// A request that was told to wait is admitted after that wait and not a nanosecond before.
+    /// A refused request is admitted after the wait that it was given and not a nanosecond before.
     #[test]
     fn the_wait_is_exact(rate in 1_u32..5_000, burst in 1_u32..1_000, first in 1_u64..1_000, second in 1_u64..1_000) {
         let (quotas, clock) = quotas(quota(rate, burst, 0, 0), 10);

@@ -1,4 +1,4 @@
-//! OTLP over both transports: answers in the client's own encoding, and what a bad request is told.
+//! OTLP over both transports: answers in the client's own encoding, also to bad requests.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! Keys and TLS: who is let in, what the log is told of it, and that plain text is not answered.
+//! Keys and TLS: who is admitted, what is logged about it, and that plain text is not answered.
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ fn bearer(minted: &Minted) -> String {
 }
 
 #[tokio::test]
-async fn keys_say_who_may_send_and_the_log_is_told() {
+async fn keys_decide_who_may_send_and_the_log_records_it() {
     let keys = Keys::new();
     let (member, viewer, gone) = (keys.add(1, Role::Member), keys.add(2, Role::Viewer), keys.add(3, Role::Member));
     edit(&keys.path, |table| table.revoke(&gone.id, &Keys::act())).unwrap();
@@ -84,7 +84,7 @@ async fn keys_say_who_may_send_and_the_log_is_told() {
     client.export(export(Some(&member))).await.unwrap();
     drop(client);
 
-    // Changes of keys are told at the gateway's next look, counts at the latest when it ends.
+    // Changes of keys are appended at the gateway's next check, counts at the latest when it ends.
     while log.headers().iter().filter(|h| ["access.granted", "access.revoked"].contains(&h.event_type.as_str())).count()
         < 4
     {

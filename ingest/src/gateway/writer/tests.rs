@@ -39,7 +39,7 @@ fn call(session: u8, id: u8) -> Arrived {
 type Running = (WriterHandle, watch::Sender<bool>, JoinHandle<Result<(), LogError>>);
 
 fn start(log: &Gated, config: WriterConfig) -> Running {
-    let (writer, handle) = Writer::new(config, log.clone(), clock, GatewayMetrics::default());
+    let (writer, handle) = GatewayWriter::new(config, log.clone(), clock, GatewayMetrics::default());
     let (close, closed) = watch::channel(false);
     (handle, close, tokio::spawn(writer.run(closed)))
 }
@@ -159,7 +159,7 @@ async fn closing_writes_what_waits_and_refuses_what_comes() {
     assert_eq!(log.events().len(), 1);
 }
 
-/// Polled first by `join!`, so that it is queued before the others go on.
+/// Polled first by `join!`, so that it is queued before the others run.
 async fn biased<T>(waiting: impl Future<Output = T>) -> T {
     waiting.await
 }

@@ -1,4 +1,4 @@
-//! Partitions that are held: what waits, and what goes on.
+//! Held partitions: which records are withheld, and which partitions are read as before.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What every log must answer to somebody who belongs to no group.
+//! What every log must answer to a reader that belongs to no group.
 
 use schemas::topic::Topic;
 

@@ -1,6 +1,6 @@
-//! The groups of an in-process log, and the hold of a commit on its partition.
+//! The groups of an in-process log, and the lease that a commit has on its partition.
 //!
-//! It decides nothing: who owns what is in [`group`](crate::log::group).
+//! It decides nothing: ownership is decided in [`group`](crate::log::group).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,7 @@ impl Groups {
     }
 }
 
-/// A commit under way: while it lives, no successor gets the partition.
+/// A commit in flight: while it lives, no successor gets the partition.
 #[derive(Debug)]
 pub struct Lease {
     pub(super) groups: Arc<Groups>,
@@ -48,6 +48,7 @@ pub struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let _: Result<(), Gone> = self.groups.with(&self.key, |g| g.release(self.incarnation, self.partition));
+        // A successor waits for the end of this commit.
         self.groups.changed.notify_waiters();
     }
 }

@@ -1,7 +1,7 @@
 //! Closing a topic for good, and writing the state of a later generation: what `custody topics migrate` needs.
 //!
-//! A closed topic takes no record of any size (`max.message.bytes` = 0): the brokers themselves refuse whoever
-//! still writes, a process that was asleep among them. What is in it stays readable.
+//! A closed topic accepts no record of any size (`max.message.bytes` = 0): the brokers themselves refuse every
+//! writer, including a process that was suspended during the migration. Its records stay readable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -78,6 +78,7 @@ impl KafkaBroker {
         let answer = admin.delete_topics(&[&wire], &options).await;
         let answer = answer.map_err(|e| failed(what(), &e, admin.inner()))?;
         match answer.into_iter().find_map(Result::err) {
+            // A migration that was interrupted after the deletion runs this again.
             None | Some((_, Code::UnknownTopicOrPartition | Code::UnknownTopic)) => Ok(()),
             Some((_, code)) => Err(LogError::new(class_of(code), what(), code.to_string())),
         }
@@ -101,7 +102,8 @@ impl KafkaBroker {
         settings.insert(SIZE.to_owned(), if closed { "0".to_owned() } else { open });
         let wire = self.inner.topic(topic);
         let what = || format!("settings of topic {wire}");
-        // All of them: what is left out goes back to the brokers' default.
+        // All own settings, not only the changed one: AlterConfigs replaces the whole set, and a setting that is
+        // left out returns to the brokers' default.
         let change = AlterConfig::new(ResourceSpecifier::Topic(&wire));
         let change = settings.iter().fold(change, |change, (key, value)| change.set(key, value));
         let admin = self.inner.admin()?;
@@ -112,8 +114,8 @@ impl KafkaBroker {
         refused.map_or(Ok(()), |(_, code)| Err(LogError::new(class_of(code), what(), code.to_string())))
     }
 
-    /// Writes probes to a partition until the brokers refuse one: only then has the last of them closed it. A
-    /// probe that is taken must be harmless.
+    /// Writes probes to a partition until the brokers refuse one: only then does its leader enforce the setting. A
+    /// probe that is accepted must be harmless.
     ///
     /// # Errors
     /// The partition still takes records after a minute, or the brokers fail otherwise.
@@ -124,7 +126,7 @@ impl KafkaBroker {
     ) -> Result<(), LogError> {
         let begun = Instant::now();
         while begun.elapsed() < CLOSE_WAIT {
-            // One producer each: one that was refused is not asked again.
+            // One producer per probe: a producer whose message was refused is never used again.
             let appender = KafkaAppender::open(Arc::clone(&self.inner))?;
             match appender.deliver(vec![probe()]).await? {
                 Err(error) if error.rdkafka_error_code() == Some(TOO_LARGE) => return Ok(()),
@@ -142,7 +144,8 @@ pub(super) fn successor(inner: &Inner) -> Result<Successor, LogError> {
     let of = |topic| {
         let wire = inner.topic_of(topic, inner.generation() + 1);
         match inner.seen(&wire)? {
-            // A user whose rights are for this generation's names sees no other: closing stops it all the same.
+            // A principal whose ACLs cover only this generation's names cannot see the next one. That is no error:
+            // the closed topic stops its writes anyway.
             Err(Code::TopicAuthorizationFailed) => Ok(None),
             Ok(count) => Ok(count),
             Err(code) => Err(LogError::new(class_of(code), format!("metadata of {wire}"), code.to_string())),
@@ -165,6 +168,7 @@ async fn own_settings(inner: &Inner, topic: Topic) -> Result<BTreeMap<String, St
     let answer = answer.map_err(|e| failed(what(), &e, admin.inner()))?;
     let found = answer.into_iter().next().ok_or_else(|| LogError::fatal(what(), "the brokers left it out"))?;
     let found = found.map_err(|code| LogError::new(class_of(code), what(), code.to_string()))?;
+    // Defaults are not written back: they would stop following the brokers'.
     let own = found.entries.into_iter().filter(|e| e.source == ConfigSource::DynamicTopic);
     Ok(own.filter_map(|e| Some((e.name, e.value?))).collect())
 }

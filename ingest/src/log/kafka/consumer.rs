@@ -1,27 +1,26 @@
 //! The thread that polls librdkafka, and what it does when the group's assignment changes.
 //!
-//! A revoked partition is kept until the handle has finished with it (it asks for the next event); of a lost
-//! one it can finish nothing, and is waited for too. Polling goes on, with partitions paused, while nobody
-//! takes records.
+//! A revoked partition is kept until the handle has finished with it, which it shows by asking for the next
+//! event. Of a lost partition it can finish nothing, but the thread waits for it as well. While the queue is
+//! full, partitions are paused and polling continues.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use schemas::limits::STEP_RECORDS_MAX;
-use schemas::record::{PartitionId, Position, Record};
-use schemas::time::TimestampMicros;
+use schemas::record::PartitionId;
 use schemas::topic::Topic;
 use tokio::sync::oneshot;
 
 use super::context::{Context, share_context};
+use super::convert::record;
 use super::membership::member_id;
 use super::noise::warn;
 use super::oauth::give;
@@ -31,16 +30,16 @@ use super::{ANSWER_WAIT, class_of, failed};
 use crate::log::{ErrorClass, LogError};
 
 const POLL_WAIT: Duration = Duration::from_millis(20);
-/// A full queue for so long: pause the partitions and poll on, or the group takes this member for
-/// dead (`max.poll.interval.ms`, five minutes).
+/// When the queue has been full for this long, pause the partitions and keep polling: a member that does not poll
+/// for `max.poll.interval.ms` (five minutes) is removed from the group.
 const FULL_WAIT: Duration = Duration::from_secs(30);
-/// A partition that was assigned a moment ago refuses a seek until its fetcher has started.
+/// How long to retry a seek: librdkafka refuses it until the fetcher of a newly assigned partition has started.
 const SEEK_WAIT: Duration = Duration::from_secs(10);
 
 /// What the handle asks of the thread.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Revoked partitions are finished with.
+    /// The handle has finished with the partitions that were revoked or lost.
     HandedOver,
     Seek {
         partition: u32,
@@ -59,9 +58,9 @@ pub(super) struct GroupContext {
     pub(super) common: Context,
     pub(super) inbox: Arc<Inbox>,
     pub(super) commands: Mutex<mpsc::Receiver<Command>>,
-    /// The handle is gone: nobody will finish anything.
+    /// The handle was dropped: nothing will be finished.
     pub(super) closing: Arc<AtomicBool>,
-    /// What the member was called when partitions were assigned last.
+    /// Member id at the last assignment.
     pub(super) joined_as: Mutex<Arc<str>>,
     /// Number of the first partition: here and on the queue, partitions have our numbers, not the brokers'.
     pub(super) first: u32,
@@ -103,21 +102,26 @@ fn only(list: &TopicPartitionList, first: u32, choose: impl Fn(u32) -> bool) -> 
 impl GroupContext {
     fn assign(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
         let joined_as = member_id(consumer);
+        // Before the new partitions: what was kept from an earlier membership must be given up by the handle
+        // before it is given anything else.
         let kept = self.leave_kept(consumer, &joined_as)?;
         let mut starts = Vec::new();
         let mut assigned = TopicPartitionList::new();
         for (is_new, partitions) in [(true, list), (false, &kept)] {
             for (topic, partition, next) in self.starts(consumer, partitions)? {
                 let next_offset = Offset::Offset(next);
-                match is_new {
-                    true => assigned.add_partition_offset(&topic, partition, next_offset)?,
-                    false => self.move_to(consumer, &topic, partition, next_offset)?,
+                if is_new {
+                    assigned.add_partition_offset(&topic, partition, next_offset)?
+                } else {
+                    self.move_to(consumer, &topic, partition, next_offset)?
                 }
                 starts.push((self.first + partition as u32, next as u64));
             }
         }
         starts.sort_unstable();
         match consumer.rebalance_protocol() {
+            // With the cooperative protocol a list holds only what changes; `assign` would replace all other
+            // partitions.
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&assigned)?,
             _ => consumer.assign(&assigned)?,
         }
@@ -127,9 +131,9 @@ impl GroupContext {
         Ok(())
     }
 
-    /// Takes away what the member holds from an earlier membership, and says what that is. librdkafka keeps the
-    /// partitions of a member that is told when it joins that the group has given it up (2.12.1; told by a
-    /// heartbeat it loses them): others may have read on in them before the group gave them back.
+    /// Takes away the partitions that the member holds from an earlier membership, and returns them. When
+    /// `JoinGroup` answers that the group has removed the member, librdkafka keeps its partitions (2.12.1; when a
+    /// heartbeat answers so, it drops them), although others may have read them before they were assigned again.
     fn leave_kept(&self, consumer: &GroupConsumer, joined_as: &Arc<str>) -> KafkaResult<TopicPartitionList> {
         let before = std::mem::replace(&mut *self.lock_joined_as(), Arc::clone(joined_as));
         let held = if before == *joined_as { Vec::new() } else { self.inbox.lock().held() };
@@ -145,7 +149,7 @@ impl GroupContext {
         self.joined_as.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where partitions go on: topic, the brokers' number, offset.
+    /// Where to resume in each partition: topic, the brokers' number, offset.
     fn starts(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<Vec<(String, i32, i64)>> {
         if list.count() == 0 {
             return Ok(Vec::new());
@@ -155,6 +159,7 @@ impl GroupContext {
             let (topic, partition) = (element.topic(), element.partition());
             let next = match element.offset() {
                 Offset::Offset(next) => next,
+                // No committed offset: the group begins at the first record that the partition still holds.
                 _ => self.persist(consumer, || watermarks(consumer, topic, partition))?.0,
             };
             starts.push((topic.to_owned(), partition, next));
@@ -165,18 +170,23 @@ impl GroupContext {
     fn committed(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
         self.persist(consumer, || {
             let committed = consumer.committed_offsets(list.clone(), ANSWER_WAIT)?;
+            // librdkafka answers Ok with an error per partition. An offset that was withheld would look like
+            // one that was never committed, and reading would begin at the start.
             committed.elements().iter().try_for_each(|e| e.error())?;
             Ok(committed)
         })
     }
 
-    /// Repeats a question until it is answered: without an answer the member cannot start. Nothing is polled
-    /// meanwhile, so that a token that ends would end the answers too.
+    /// Repeats a request until the brokers answer: without the answer the member cannot start. This runs inside
+    /// the rebalance callback, where nothing polls the client, so an OAUTHBEARER token that expires here must be
+    /// renewed here; otherwise no later request could succeed.
     fn persist<R>(&self, consumer: &GroupConsumer, mut ask: impl FnMut() -> KafkaResult<R>) -> KafkaResult<R> {
         loop {
             match ask() {
+                // Without an answer the start offsets are unknown; failing would end the whole role for one
+                // broker that restarts.
                 Err(e) if !self.closing.load(Ordering::Acquire) && is_transient(&e) => {
-                    warn("rebalance", || format!("a broker did not answer in a rebalance: {e}; asking again"));
+                    warn("rebalance", || format!("a broker did not answer during a rebalance: {e}; retrying"));
                     if self.common.tokens().are_used()
                         && let Err(error) = give(consumer.client(), self.common.tokens())
                     {
@@ -190,6 +200,8 @@ impl GroupContext {
     }
 
     fn revoke(&self, consumer: &GroupConsumer, list: &TopicPartitionList) -> KafkaResult<()> {
+        // librdkafka reports a loss only while it knows of it; a changed member id is a loss as well, see
+        // `leave_kept`.
         let is_lost = consumer.assignment_lost() || member_id(consumer) != *self.lock_joined_as();
         self.take_away(consumer, list, is_lost)?;
         match consumer.rebalance_protocol() {
@@ -198,12 +210,13 @@ impl GroupContext {
         }
     }
 
-    /// Tells the handle and waits for it.
+    /// Notifies the handle and waits until it has finished.
     fn take_away(&self, consumer: &GroupConsumer, list: &TopicPartitionList, is_lost: bool) -> KafkaResult<()> {
         let gone = numbers(list, self.first);
-        // librdkafka would keep a partition paused that comes back.
+        // librdkafka remembers that a partition is paused: assigned again later, it would deliver nothing.
         let paused: Vec<u32> = gone.iter().copied().filter(|p| self.inbox.lock().is_paused(*p)).collect();
         consumer.resume(&only(list, self.first, |p| paused.contains(&p)))?;
+        // A dropped handle answers no commands: waiting for it would block the end of this thread.
         if gone.is_empty() || self.closing.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -213,9 +226,10 @@ impl GroupContext {
         Ok(())
     }
 
-    /// Serves the handle until it has finished with what was revoked, or knows what was lost. The member does
-    /// not join anew before this returns: as a member again it could commit positions of partitions that others
-    /// have read on meanwhile, and the brokers, who ask for the member's generation alone, would take them.
+    /// Serves the handle until it has finished with what was revoked, or knows what was lost. The member does not
+    /// rejoin before this returns: once it is a member again it could commit positions of partitions that others
+    /// have read further in the meantime, and the brokers, which check only the generation of the member, would
+    /// accept them.
     fn wait_for_hand_over(&self, consumer: &GroupConsumer) {
         let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.closing.load(Ordering::Acquire) {
@@ -243,12 +257,13 @@ impl GroupContext {
 
     fn seek(&self, consumer: &GroupConsumer, partition: u32, offset: u64) -> Result<(), LogError> {
         if self.inbox.lock().is_paused(partition) {
-            // Nothing is polled before the seek below, which is then one of a partition that is read.
+            // The partition must be fetching when it is sought, so it is resumed first. No record can slip through
+            // in between: only this thread polls.
             let resumed =
                 consumer.assignment().and_then(|list| consumer.resume(&only(&list, self.first, |p| p == partition)));
             resumed.map_err(|e| failed("seek", &e, consumer.client()))?;
         }
-        // Taken away meanwhile: the handle will hear of it, and until then there is nothing to move.
+        // Revoked or lost in the meantime: the handle will be notified, and there is no position to move.
         if !self.inbox.lock().holds(partition) {
             return Ok(());
         }
@@ -256,7 +271,8 @@ impl GroupContext {
         let topic = topics.elements().first().map(|e| e.topic().to_owned()).unwrap_or_default();
         let number = (partition - self.first) as i32;
         self.move_to(consumer, &topic, number, Offset::Offset(offset as i64)).map_err(|error| {
-            // Brokers that are away keep a fetcher from starting: that passes, whatever librdkafka calls the state.
+            // While brokers are unavailable the fetcher cannot start, and librdkafka reports that as a state
+            // error, which would count as fatal. It passes when they are back.
             let what = format!("seek in {topic}/{partition}");
             match consumer.client().fatal_error() {
                 Some(_) => failed(what, &error, consumer.client()),
@@ -267,7 +283,7 @@ impl GroupContext {
         Ok(())
     }
 
-    /// Goes on in a partition at another offset, once its fetcher has started.
+    /// Moves the position in a partition, once its fetcher has started.
     fn move_to(&self, consumer: &GroupConsumer, topic: &str, partition: i32, to: Offset) -> KafkaResult<()> {
         let deadline = Instant::now() + SEEK_WAIT;
         loop {
@@ -291,16 +307,20 @@ pub(super) fn run(consumer: &GroupConsumer, topic: Topic) {
     while serve(&context, consumer).is_continue() {
         if context.inbox.lock().is_full() {
             let since = *full_since.get_or_insert_with(Instant::now);
+            // Not polling is the cheap way to stop reading: librdkafka's prefetch is bounded as well. Pausing
+            // throws that prefetch away, so that it is the last resort.
             if since.elapsed() < FULL_WAIT {
                 std::thread::sleep(Duration::from_millis(2));
                 continue;
             }
             if paused.is_none() {
+                // Paused, and polling continues: rebalances must be served, and a member that does not poll is removed.
                 paused = consumer.assignment().ok().filter(|list| consumer.pause(list).is_ok());
             }
         } else {
             full_since = None;
             let resumed = paused.take().map(|list| {
+                // Held partitions stay paused: only a seek resumes them.
                 let wanted = only(&list, context.first, |p| !context.inbox.lock().is_paused(p));
                 consumer.resume(&wanted)
             });
@@ -313,7 +333,7 @@ pub(super) fn run(consumer: &GroupConsumer, topic: Topic) {
     }
 }
 
-/// Does what the handle asked for.
+/// Carries out the handle's commands.
 fn serve(context: &GroupContext, consumer: &GroupConsumer) -> ControlFlow<()> {
     loop {
         let command = context.commands.lock().unwrap_or_else(PoisonError::into_inner).try_recv();
@@ -331,11 +351,13 @@ fn serve(context: &GroupContext, consumer: &GroupConsumer) -> ControlFlow<()> {
     }
 }
 
-/// Takes what librdkafka has, at most one step's worth, waiting for the first.
+/// Takes the messages that librdkafka has, at most one step's worth; waits for the first only.
 fn poll_many(context: &GroupContext, consumer: &GroupConsumer, topic: Topic) {
     let mut wait = POLL_WAIT;
     for _ in 0..STEP_RECORDS_MAX {
         let Some(polled) = consumer.poll(wait) else { break };
+        // Only the first poll waits: what librdkafka has prefetched is taken in one go, and the handle is
+        // woken once for it.
         wait = Duration::ZERO;
         match polled {
             Ok(message) => {
@@ -348,37 +370,24 @@ fn poll_many(context: &GroupContext, consumer: &GroupConsumer, topic: Topic) {
         }
     }
     if wait.is_zero() {
+        // Once for many records: a wake-up for each would cost more than the record.
         context.inbox.news.notify_waiters();
     }
 }
 
-/// An error while reading: what librdkafka gets over by itself is logged, the rest ends the reading.
+/// An error while reading: one that librdkafka recovers from by itself is logged, any other ends the reading.
 fn refuse(context: &GroupContext, consumer: &GroupConsumer, error: &KafkaError) {
     if is_transient(error) && consumer.client().fatal_error().is_none() {
-        warn("read", || format!("reading goes on after {error}"));
+        warn("read", || format!("reading continues after {error}"));
         return;
     }
     let mut failure = failed("read", error, consumer.client());
+    // With `auto.offset.reset=error`: retention has deleted records before they were read. Continuing
+    // would hide a loss.
     if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) {
         failure
             .message
             .push_str("; the log no longer holds the committed offset: records were deleted before they were read");
     }
     context.inbox.tell(|queue| queue.fail(failure));
-}
-
-/// A message as a record; copies it out of librdkafka's buffers.
-pub(super) fn record(message: &BorrowedMessage<'_>, partition: PartitionId) -> Record {
-    let copy = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
-    let headers = message.headers().map(|headers| {
-        let header = |h: rdkafka::message::Header<'_, &[u8]>| (h.key.to_owned(), copy(h.value).unwrap_or_default());
-        headers.iter().map(header).collect()
-    });
-    Record {
-        at: Position { partition, offset: message.offset() as u64 },
-        timestamp: TimestampMicros::from_ms(message.timestamp().to_millis().unwrap_or(0)),
-        key: copy(message.key()),
-        value: copy(message.payload()),
-        headers: headers.unwrap_or_default(),
-    }
 }

@@ -1,6 +1,6 @@
-//! What librdkafka tells its clients and asks of them, the same for all: log lines, errors, tokens.
+//! The callbacks of librdkafka that are the same for all clients: log lines, errors, tokens.
 //!
-//! It remembers why brokers refuse us, as the calls that wait for them only time out. It decides nothing.
+//! It remembers why brokers refuse us, because the calls that wait for them only time out. It decides nothing.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +16,9 @@ use rdkafka::producer::ProducerContext;
 use super::noise::{error_line, log_line};
 use super::oauth::Tokens;
 
-/// A refusal older than this explains nothing any more; librdkafka repeats one every 30 s.
+/// An older refusal no longer explains an error; librdkafka repeats a refusal every 30 s.
 const REFUSAL_AGE_MAX: Duration = Duration::from_secs(60);
-/// What a client has been told is on its queue by then.
+/// By then an event that librdkafka has raised is on the client's queue.
 const HEAR_WAIT: Duration = Duration::from_millis(20);
 
 /// A client's context, by itself or within another.
@@ -74,6 +74,8 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         error_line(&error, reason);
+        // Only what time does not cure: a broker that is down would overwrite the reason that an operator
+        // needs.
         if let Some(remedy) = error.rdkafka_error_code().and_then(remedy) {
             let refusal = Some((Instant::now(), format!("{remedy} ({reason})")));
             *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
@@ -90,7 +92,7 @@ impl ConsumerContext for Context {}
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
-    /// The commit reports what was not delivered.
+    /// Nothing to do: `commit_transaction` fails if a message was not delivered.
     fn delivery(&self, _: &DeliveryResult<'_>, _: ()) {}
 }
 
@@ -131,13 +133,13 @@ macro_rules! share_context {
 }
 pub(super) use share_context;
 
-/// Gives a client that nobody polls the token that it waits for, before it is asked something: such a
-/// request stands first in its queue. It must read no topic, as a record would be lost here.
+/// Polls a client that nothing else polls, once, before a request: if it waits for a token, the refresh event is
+/// first in its queue. The client must not read a topic, because a record would be dropped here.
 pub(super) fn serve<C: ConsumerContext>(client: &BaseConsumer<C>) {
     drop(client.poll(Duration::ZERO));
 }
 
-/// Hears everything that such a client has been told.
+/// Handles every event that is queued for such a client, so that the cause of a failed call is known.
 pub(super) fn hear<C: ConsumerContext>(client: &BaseConsumer<C>) {
     while client.poll(HEAR_WAIT).is_some() {}
 }

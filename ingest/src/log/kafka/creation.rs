@@ -1,4 +1,4 @@
-//! Making topics that are not there, and more partitions of one that is. A topic that is there keeps its settings.
+//! Creating topics that do not exist, and adding partitions to one that does. An existing topic keeps its settings.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ impl Inner {
         text.parse().map_err(|_| LogError::fatal("topic setting replicas", format!("{text:?} is not a number")))
     }
 
-    /// Makes topics; those that somebody else has made meanwhile are none of ours.
+    /// Creates topics; one that another process has created in the meantime is no error.
     pub(super) async fn create_missing(&self, topics: &[Topic], partitions: u32) -> Result<(), LogError> {
         let admin = self.admin()?;
         let replicas = self.replicas()?;
@@ -33,6 +33,7 @@ impl Inner {
         let made = admin.create_topics(&new, &options).await;
         for made in made.map_err(|e| failed("creation of topics", &e, admin.inner()))? {
             match made {
+                // Several processes start at once and create the same topics.
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
                     return Err(LogError::new(class_of(code), format!("creation of topic {topic}"), code.to_string()));
@@ -72,6 +73,8 @@ pub(super) fn missing_topics(inner: &Inner, topics: &[Topic], partitions: u32) -
         match inner.count(topic)? {
             None => missing.push(topic),
             Some(held) if held == partitions => {}
+            // Never changed from here: another count maps keys to other partitions, and the order within
+            // sessions and the archive's files would change.
             Some(held) => {
                 let message = format!(
                     "it has {held} partitions and log.partitions asks for {partitions}: set back log.partitions, and \

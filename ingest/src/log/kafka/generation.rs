@@ -21,6 +21,8 @@ impl Inner {
     /// A group's id on the wire: positions of one generation mean nothing to another.
     pub(super) fn group(&self, group: &str) -> String {
         match self.generation() {
+            // Without a suffix: installations from before there were generations have their positions under
+            // this name.
             1 => format!("{}{group}", self.config.namespace),
             generation => format!("{}{group}.v{generation}", self.config.namespace),
         }

@@ -32,11 +32,11 @@ use super::{Inner, PREFETCH_KBYTES, blocking, create, failed};
 use crate::log::in_process::name;
 use crate::log::{Committed, ErrorClass, Log, LogError, LogEvent, METADATA_BYTES_MAX, Txn, step_records};
 
-/// How long a consumer that has read everything waits before it says so.
+/// How long a consumer that has read everything waits before it returns `Idle`.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// How long the brokers may leave a partition's end open before the caller hears of it.
+/// How long the brokers may fail to answer before the caller gets an error.
 const SILENCE_WAIT: Duration = Duration::from_secs(10);
-/// How long restore waits until transactions in its partition are decided.
+/// How long restore waits for open transactions in its partition to end.
 const RESTORE_WAIT: Duration = Duration::from_secs(60);
 
 /// A member of a consumer group on Kafka.
@@ -50,9 +50,9 @@ pub struct KafkaLog {
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     transactions: Arc<Mutex<Transactions>>,
-    /// By partition: what the member was called when it was assigned.
+    /// By partition: the member id under which it was assigned.
     owned: BTreeMap<u32, Arc<str>>,
-    /// Partitions that the caller knows to be revoked or lost; its next call means that it has finished.
+    /// Partitions whose revocation or loss was returned to the caller; its next call means that it has finished.
     handing_over: Vec<u32>,
 }
 
@@ -70,7 +70,8 @@ impl fmt::Debug for KafkaLog {
 impl Drop for KafkaLog {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Release);
-        // A thread that is gone needs no word; it drops the consumer, so that nothing waits here.
+        // Sending fails only if the thread has ended. The thread drops the consumer, so that closing, which can
+        // block on brokers, does not block here.
         let _: Result<(), _> = self.commands.send(Command::Stop);
     }
 }
@@ -81,7 +82,11 @@ impl KafkaLog {
         inner.count_of(topic)?;
         let namespace = &inner.config.namespace;
         let version = topic.name_of(inner.generation());
+        // Stable over restarts: it is by this id that the brokers fence a predecessor and end its open
+        // transaction. With the topic's version in it, because a new generation must not fence the old one.
         let id = format!("{namespace}custody-{group}-{instance}-{version}");
+        // Before the consumer joins: once partitions are assigned, the predecessor can write nothing any more,
+        // and its transaction has ended.
         let transactions = Arc::new(Mutex::new(Transactions::open(Arc::clone(&inner), id)?));
         let (commands, receiver) = mpsc::channel();
         let (inbox, closing) = (Arc::new(Inbox::default()), Arc::new(AtomicBool::new(false)));
@@ -99,20 +104,25 @@ impl KafkaLog {
         let mut settings = inner.config.group_protocol.settings(&member);
         settings.extend([
             ("group.id", group_id.as_str()),
+            // Positions are committed only together with the outputs. `enable.partition.eof` is how the handle learns
+            // that everything was read.
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("enable.partition.eof", "true"),
             ("isolation.level", "read_committed"),
-            // A committed offset that the log no longer holds is a loss, not a reason to skip.
+            // A committed offset that the log no longer holds means that records were lost: librdkafka's default
+            // `latest` would skip to the end without a report.
             ("auto.offset.reset", "error"),
             ("queued.max.messages.kbytes", PREFETCH_KBYTES),
             ("queued.min.messages", "10000"),
+            // librdkafka's defaults are 500 ms and 1 s, and a chain of stages would add them up.
             ("fetch.wait.max.ms", "10"),
             ("fetch.queue.backoff.ms", "10"),
         ]);
         let consumer: GroupConsumer = create(&inner.config, &settings, context)?;
         let consumer = Arc::new(consumer);
         let what = || format!("consumer of {} in group {group_id}", inner.topic(topic));
+        // Always `subscribe`: with `assign` there is no generation, and nothing would fence a commit.
         consumer.subscribe(&[&inner.topic(topic)]).map_err(|e| failed(what(), &e, consumer.client()))?;
         let polled = Arc::clone(&consumer);
         let thread = std::thread::Builder::new().name("kafka-poll".to_owned());
@@ -142,13 +152,13 @@ impl KafkaLog {
         partitions.iter().map(|p| self.id(*p)).collect()
     }
 
-    /// What the member was called when it was given the partition, which it holds.
+    /// The member id under which the partition was assigned; fenced if it is not.
     fn own(&self, partition: PartitionId, verb: &str) -> Result<Arc<str>, LogError> {
         let owned = self.owned.get(&partition.partition).filter(|_| partition.topic == self.topic);
         owned.cloned().ok_or_else(|| LogError::fenced(format!("{verb} of {}", name(partition))))
     }
 
-    /// Has the polling thread do something and waits for its answer.
+    /// Sends a command to the polling thread and waits for its answer.
     async fn ask(
         &self,
         verb: &str,
@@ -161,8 +171,8 @@ impl KafkaLog {
         answer.await.map_err(|_| ended())?
     }
 
-    /// A partition that the topic did not have when this process looked: keys of its records were mapped by
-    /// another count than ours.
+    /// Refuses a partition that did not exist when this process counted them: its records were keyed with another
+    /// partition count than ours.
     fn known(&self, starts: &[(u32, u64)]) -> Result<(), LogError> {
         let count = self.inner.count_of(self.topic)?;
         match starts.iter().find(|(partition, _)| !self.inner.is_held(*partition, count)) {
@@ -184,13 +194,14 @@ impl KafkaLog {
                 self.owned.extend(starts.iter().map(|(p, _)| (*p, Arc::clone(&joined_as))));
                 LogEvent::Assigned(starts.into_iter().map(|(p, next)| (self.id(p), next)).collect())
             }
-            // Still owned until the next call: the caller may finish what is in hand.
+            // Still owned until the next call: the caller may commit the step in flight.
             Item::Revoked(gone) => {
                 let event = LogEvent::Revoked(self.ids(&gone));
                 self.handing_over = gone;
                 event
             }
             Item::Lost(gone) => {
+                // At once: no commit may follow for a partition that others may have already.
                 self.owned.retain(|p, _| !gone.contains(p));
                 let event = LogEvent::Lost(self.ids(&gone));
                 self.handing_over = gone;
@@ -214,7 +225,7 @@ impl KafkaLog {
         Ok(list)
     }
 
-    /// Ends a transaction of this member that could not be decided: what it wrote is read after it only.
+    /// Ends a transaction of this member whose outcome is unknown: its records are readable only after that.
     async fn settle(&self) -> Result<(), LogError> {
         let transactions = Arc::clone(&self.transactions);
         blocking("end of a transaction", move || transactions.lock().unwrap_or_else(PoisonError::into_inner).settle())
@@ -244,13 +255,15 @@ impl Log for KafkaLog {
         let finished = std::mem::take(&mut self.handing_over);
         if !finished.is_empty() {
             self.owned.retain(|p, _| !finished.contains(p));
-            // A thread that is gone has nothing to hand over.
+            // If the thread has ended there is nothing to hand over.
             let _: Result<(), _> = self.commands.send(Command::HandedOver);
         }
         let inbox = Arc::clone(&self.inbox);
         let start = Instant::now();
         loop {
             let mut news = pin!(inbox.news.notified());
+            // Before the queue is looked at: an item that comes between the look and the wait would otherwise
+            // not wake it.
             news.as_mut().enable();
             let (item, drained) = {
                 let mut queue = inbox.lock();
@@ -259,6 +272,8 @@ impl Log for KafkaLog {
             if let Some(event) = item.map(|item| self.event(item)).transpose()?.flatten() {
                 return Ok(event);
             }
+            // A consumer that has read everything reports that soon; one that is owed records by the brokers
+            // waits longer before it reports an error.
             let wait = if drained { IDLE_WAIT } else { SILENCE_WAIT };
             if tokio::time::timeout_at(start + wait, news).await.is_ok() {
                 continue;
@@ -287,6 +302,8 @@ impl Log for KafkaLog {
         let source = txn.source;
         let records = step_records(&mut txn)?;
         let committed = Committed { next: txn.consumed.end, metadata: String::new() };
+        // A step without records needs no transaction: a position without outputs is fenced by the group's generation,
+        // and costs one round trip.
         if records.is_empty() {
             return self.commit_plain(source, &committed, joined_as).await;
         }
@@ -296,10 +313,13 @@ impl Log for KafkaLog {
         blocking("commit", move || {
             let placed: Result<Vec<(PartitionId, OutRecord)>, LogError> =
                 records.into_iter().map(|r| Ok((inner.place(&r)?, r))).collect();
+            // Before the transaction begins: a record without a place must not leave a transaction to be
+            // aborted.
             let placed = placed?;
             let group = consumer.group_metadata();
             let group = group.ok_or_else(|| LogError::fatal("commit", "the consumer has no group"))?;
-            // After the generation was taken: it is none of a later membership.
+            // After the group metadata was read: a rejoin between the two would otherwise pass the check with the
+            // old id and commit with the new generation.
             check_member(&consumer, &joined_as, format!("commit of {}", name(source)))?;
             let mut transactions = transactions.lock().unwrap_or_else(PoisonError::into_inner);
             transactions.write(&placed, &offsets, &group)
@@ -354,8 +374,8 @@ impl Log for KafkaLog {
     }
 }
 
-/// Every live entry of a state partition, after every transaction in it has been decided. `closing` ends it
-/// early: the handle is gone.
+/// Every live entry of a state partition, after every transaction in it has ended. `closing` stops it early: the
+/// handle was dropped.
 pub(super) fn restore(
     inner: &Inner,
     state: PartitionId,
@@ -380,7 +400,7 @@ fn undecided(what: String) -> LogError {
     LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what, "a transaction in it is still open")
 }
 
-/// First and next offset, once everything in between is stable; `None` if it does not become so.
+/// First and next offset, once every transaction in between has ended; `None` if one stays open.
 fn decided(
     inner: &Inner,
     committed: &BaseConsumer<Context>,
@@ -388,10 +408,14 @@ fn decided(
     number: i32,
     closing: &AtomicBool,
 ) -> Result<Option<(i64, i64)>, KafkaError> {
+    // The true end, read before the stable one: what is written after it belongs to nobody, as the
+    // predecessor is fenced.
     let (_, high) = watermarks(inner.meta(), wire, number)?;
     let deadline = std::time::Instant::now() + RESTORE_WAIT;
     while std::time::Instant::now() < deadline && !closing.load(Ordering::Acquire) {
         let (first, stable) = watermarks(committed, wire, number)?;
+        // The last stable offset stops in front of the first open transaction. Reading only to there would
+        // restore a state without a step that is committed a moment later.
         if stable >= high {
             return Ok(Some((first, stable)));
         }
@@ -422,6 +446,8 @@ fn read_entries(
                 reading.next = message.offset() as u64 + 1;
                 let key = Bytes::copy_from_slice(message.key().unwrap_or_default());
                 match message.payload() {
+                    // The newest value of each key: compaction may not have run, so that older values are
+                    // still there.
                     Some(value) => entries.insert(key, Bytes::copy_from_slice(value)),
                     None => entries.remove(&key),
                 };

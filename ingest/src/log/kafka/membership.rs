@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::log::{ErrorClass, LogError};
 
-/// The protocol between a group's members and its coordinator. All members of a group have the same, but
-/// for the time in which a group goes over to the other.
+/// The protocol between a group's members and its coordinator. All members of a group use the same one, except while
+/// the group is migrated to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupProtocol {
-    /// Static members, cooperative-sticky: one that comes back within its session keeps its partitions.
+    /// Static members, cooperative-sticky: one that rejoins within its session keeps its partitions.
     #[default]
     Classic,
     /// KIP-848: the brokers assign. Members are dynamic, as a static one that died would be refused
-    /// (`UNRELEASED_INSTANCE_ID`) until its session has ended; one that stops signs off at once.
+    /// (`UNRELEASED_INSTANCE_ID`) until its session has ended; one that stops leaves the group at once.
     Consumer,
 }
 
@@ -37,21 +37,22 @@ impl GroupProtocol {
     }
 }
 
-/// A dead member's partitions move after so long; also how long a closed member's do, as static members
-/// do not sign off.
+/// How long until a dead member's partitions are assigned to others. A closed member's take as long, because a static
+/// member does not leave the group when it stops.
 const SESSION_TIMEOUT_MS: &str = "10000";
-/// A member hears of a change of its group with the next heartbeat: with librdkafka's 3 s each of the two steps
-/// of a cooperative rebalance waits so long for the slowest member.
+/// A member learns of a rebalance with its next heartbeat: with librdkafka's default of 3 s, each of the two steps of
+/// a cooperative rebalance would wait that long for the slowest member.
 const HEARTBEAT_INTERVAL_MS: &str = "500";
 
-/// What the group's coordinator calls the member: another name, with the classic protocol, each time that it
-/// has given the member up and takes it in again. Empty while it is none.
+/// The member id that the group's coordinator assigned: with the classic protocol a new one each time that the group
+/// has removed the member and it rejoins. Empty while it is not a member.
 #[allow(unsafe_code, reason = "rdkafka does not offer this call of librdkafka")]
 pub(super) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Arc<str> {
     let client = consumer.client().native_ptr();
     // SAFETY: the client lives as long as its borrow; what it answers is a C string that is ours to free.
     unsafe {
         let id = rd_kafka_memberid(client);
+        // Before it has joined, and without a group.
         if id.is_null() {
             return Arc::from("");
         }
@@ -61,17 +62,20 @@ pub(super) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Arc<s
     }
 }
 
-/// Refuses what was begun as `joined_as` once the member is another: partitions that it held then others may
-/// have read on, and the brokers ask for the member's generation alone.
+/// Refuses what was begun under the member id `joined_as` once the member has another: others may have read the
+/// partitions that it held then, and the brokers check only the generation of the member.
 ///
-/// It asks librdkafka's own thread, which sends a commit that comes after the answer before it joins anew.
+/// It asks librdkafka's main thread, which handles requests in order: a commit that follows the answer is sent before
+/// the member rejoins.
 pub(super) fn check_member<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     joined_as: &str,
     what: String,
 ) -> Result<(), LogError> {
-    match *member_id(consumer) == *joined_as && !joined_as.is_empty() {
-        true => Ok(()),
-        false => Err(LogError::new(ErrorClass::AbortTxn, what, "the group has given this member up since")),
+    // Fail closed: an empty id is no membership, and two empty ids are not the same one.
+    if *member_id(consumer) == *joined_as && !joined_as.is_empty() {
+        Ok(())
+    } else {
+        Err(LogError::new(ErrorClass::AbortTxn, what, "the group has removed this member since"))
     }
 }

@@ -1,8 +1,7 @@
-//! librdkafka's own lines on their way to ours: it repeats one many times a second while a broker is
-//! away, from every client and connection.
+//! Rate limit for librdkafka's log lines: while a broker is unavailable it repeats the same line many
+//! times a second, from every client and connection.
 //!
-//! One line of a kind is enough for a while. Nothing is decided here: what an error means for a step
-//! is told by its class.
+//! One line of a kind per 30 s. It decides nothing: an error's class says what it means for a step.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -14,14 +13,16 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 /// One line of a kind in this time.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// When a kind of line was let through last, and how many were not since.
+/// By kind of line: when one was logged last, and how many were suppressed since.
 #[derive(Debug, Default)]
 struct Quiet(BTreeMap<String, (Instant, u64)>);
 
 impl Quiet {
-    /// Whether to say it; with how many were kept back since the last time.
+    /// Whether to log it, and how many were suppressed since the last one.
     fn pass(&mut self, kind: &str, now: Instant) -> Option<u64> {
         match self.0.get_mut(kind) {
+            // By kind and not by text: librdkafka's lines hold times and connection numbers, so that no two
+            // are equal.
             Some((last, held)) if now.duration_since(*last) < QUIET => {
                 *held += 1;
                 None
@@ -53,6 +54,7 @@ pub(super) fn warn(kind: &str, line: impl FnOnce() -> String) {
 /// An error of a client. The end of a partition is an event that consumers ask for, not a fault.
 pub(super) fn error_line(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
+        // `enable.partition.eof` reports it as an error.
         Some(Code::PartitionEOF) => tracing::trace!(target: "librdkafka", "{reason}"),
         code => warn(&format!("{code:?}"), || format!("{error}: {reason}")),
     }

@@ -1,8 +1,8 @@
 //! OAUTHBEARER: the token that a file holds, such as a projected service-account token.
 //!
-//! librdkafka asks for one when a client starts and at four fifths of its life, and the file is read anew
-//! each time. A token's signature is the brokers' to check; here only what librdkafka must be told is
-//! read: `exp` and `sub` (RFC 7519). No message holds any part of a token.
+//! librdkafka asks for one when a client starts and at four fifths of its lifetime, and the file is read again
+//! each time. The brokers check a token's signature; only the claims that librdkafka needs are read here: `exp`
+//! and `sub` (RFC 7519). No message contains any part of a token.
 
 use std::error::Error;
 use std::ffi::CString;
@@ -55,11 +55,12 @@ impl Tokens {
             );
         };
         let refuse = |why: &dyn std::fmt::Display| format!("log.oauth_token_file {}: {why}", path.display());
+        // Read each time: a projected token is replaced on disk long before it expires.
         let text = std::fs::read_to_string(path).map_err(|e| refuse(&format!("cannot read it: {e}")))?;
         Ok(token(text.trim(), clock().ms()).map_err(|why| refuse(&why))?)
     }
 
-    /// Whether tokens are asked for at all.
+    /// Whether a token file is configured.
     pub(super) fn are_used(&self) -> bool {
         self.0.is_some()
     }
@@ -77,14 +78,15 @@ fn token(text: &str, now_ms: i64) -> Result<OAuthToken, &'static str> {
     let principal_name = sub.ok_or("its token has no subject: have it issued with the claim sub")?;
     let exp = exp.ok_or("its token has no expiry: have it issued with the claim exp")?;
     let lifetime_ms = (exp * 1_000.0) as i64;
+    // librdkafka would take it and the brokers refuse it, which shows only as a connection that fails.
     if lifetime_ms <= now_ms {
         return Err("its token has expired: have whatever writes the file renew it, or set this machine's clock");
     }
     Ok(OAuthToken { token: text.to_owned(), principal_name, lifetime_ms })
 }
 
-/// Gives a client its token without being asked, where nobody serves the queue in which librdkafka asks:
-/// `rdkafka` serves none for admin clients, and a callback holds up the one that called it.
+/// Sets a client's token directly, where nothing serves the queue on which librdkafka asks for one: `rdkafka` serves
+/// none for admin clients, and inside a callback the calling thread cannot poll.
 ///
 /// # Errors
 /// As [`Tokens::current`], or what librdkafka has against the token.

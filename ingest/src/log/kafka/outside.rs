@@ -1,4 +1,4 @@
-//! Looking at the log from outside any group: bounds, positions, records.
+//! Reading the log from outside any group: bounds, positions, records.
 //!
 //! For tools and metrics. Nothing here joins a group, fences a member or commits.
 
@@ -14,8 +14,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::limits::{STEP_BYTES_MAX, STEP_RECORDS_MAX};
 use schemas::record::{PartitionId, Record};
 
-use super::consumer::record;
 use super::context::{Common, Context, serve};
+use super::convert::record;
 use super::{ANSWER_WAIT, Inner, PREFETCH_KBYTES, create, failed};
 use crate::log::in_process::name;
 use crate::log::{Committed, ErrorClass, LogError};
@@ -33,12 +33,14 @@ pub(super) fn client(inner: &Inner, group: &str) -> Result<BaseConsumer<Context>
         ("queued.max.messages.kbytes", PREFETCH_KBYTES),
     ];
     let client = create(&inner.config, &settings, inner.context())?;
+    // The first request of a client with OAUTHBEARER fails without a token, and nothing else polls this
+    // one.
     serve(&client);
     Ok(client)
 }
 
-/// Clients that only ask, one per group, made at the first question and kept: connecting takes longer
-/// than a hundred answers.
+/// Clients that only query, one per group, created at the first query and kept: connecting takes longer than a
+/// hundred answers.
 #[derive(Default)]
 pub(super) struct Askers(Mutex<BTreeMap<String, Arc<BaseConsumer<Context>>>>);
 
@@ -73,15 +75,16 @@ pub(super) fn bounds_by<C: ConsumerContext + Common>(
     Ok(first as u64..next as u64)
 }
 
-/// First and next offset, of whoever leads the partition now. A client that reads nothing of a topic has been
-/// seen to get no answer for 180 s after a broker was stopped, while others did (librdkafka 2.12.1; why is not
-/// known): it is told of the leaders anew before it gives up.
+/// First and next offset, from the partition's current leader. A client that reads nothing of a topic has been
+/// seen to get no answer for 180 s after a broker was stopped, while others did (librdkafka 2.12.1; the cause is
+/// not known), so its metadata is refreshed once before the error counts.
 pub(super) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     wire: &str,
     number: i32,
 ) -> KafkaResult<(i64, i64)> {
     consumer.fetch_watermarks(wire, number, ANSWER_WAIT).or_else(|_| {
+        // Tells the client who leads the partition now.
         consumer.fetch_metadata(Some(wire), ANSWER_WAIT)?;
         consumer.fetch_watermarks(wire, number, ANSWER_WAIT)
     })
@@ -113,8 +116,8 @@ pub(super) fn committed_by<C: ConsumerContext + Common>(
     })
 }
 
-/// Brokers that are up do not tell a committed offset while a transaction holds it open, and one whose
-/// end they lost does so for ever.
+/// Brokers that are up withhold a committed offset while a transaction that commits it is open; if its end marker
+/// was lost, they withhold it until an operator ends the transaction.
 fn with_remedy(mut error: LogError) -> LogError {
     if matches!(error.class, ErrorClass::Retry { .. }) {
         error.message.push_str(
@@ -125,11 +128,11 @@ fn with_remedy(mut error: LogError) -> LogError {
     error
 }
 
-/// A consumer's way from an offset to the end that its partition had.
+/// A consumer's progress from an offset to the end that its partition had at the start.
 pub(super) struct Reading {
     wire: String,
     number: i32,
-    /// Behind the last record that came.
+    /// Offset after the last record received.
     pub(super) next: u64,
     end: u64,
     has_looked_again: bool,
@@ -152,10 +155,12 @@ impl Reading {
         consumer.assign(&list)
     }
 
-    /// Whether nothing but control records is left where librdkafka says that the partition ends. If it may be
-    /// more than one of them, the rest is asked for once more: a broker that has just become the leader shows
-    /// an earlier end until it has heard from its followers, and does not tell its bounds before (KIP-207).
+    /// Whether nothing but control records is left where librdkafka reports the end of the partition. If more than
+    /// one record may be left, the rest is fetched once more: a newly elected leader reports an earlier end until
+    /// it has heard from its followers, and until then does not answer for its bounds (KIP-207).
     pub(super) fn is_over<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) -> KafkaResult<bool> {
+        // At most one control record can be left, which librdkafka does not deliver; asking again would find
+        // nothing.
         if self.next + 1 >= self.end || self.has_looked_again {
             return Ok(true);
         }
@@ -170,6 +175,7 @@ pub(super) fn read(inner: &Inner, partition: PartitionId, offset: u64) -> Result
     inner.held(partition)?;
     let consumer = client(inner, "outside")?;
     let bounds = bounds_by(inner, &consumer, partition)?;
+    // Retention may have moved the start: a reader from outside begins at what is left.
     let offset = offset.max(bounds.start);
     if offset >= bounds.end {
         return Ok((Vec::new(), offset));
@@ -193,6 +199,7 @@ pub(super) fn read(inner: &Inner, partition: PartitionId, offset: u64) -> Result
             Some(Ok(message)) => {
                 silent_since = Instant::now();
                 bytes += message.payload_len();
+                // The record that is too much is read again by the next call, which begins at `next`.
                 if !records.is_empty() && bytes > STEP_BYTES_MAX {
                     return Ok((records, reading.next));
                 }
@@ -201,6 +208,7 @@ pub(super) fn read(inner: &Inner, partition: PartitionId, offset: u64) -> Result
             }
             Some(Err(error)) => {
                 let failure = failed(what(), &error, consumer.client());
+                // What passes by itself is bounded by the silence below.
                 if !matches!(failure.class, ErrorClass::Retry { .. }) {
                     return Err(failure);
                 }

@@ -1,7 +1,7 @@
 //! Writing: the intake's idempotent producer and a stage's transactional one.
 //!
-//! A transaction that cannot be decided in time is left to its successor: the producer is dropped,
-//! and the next one, with the same transactional id, ends what it left open.
+//! A transaction whose outcome stays unknown is left to the next producer: this one is dropped, and the
+//! next one with the same transactional id ends what it left open.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,29 +9,29 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings::rd_kafka_flush;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::TopicPartitionList;
-use rdkafka::util::IntoOpaque;
 use schemas::record::{OutRecord, PartitionId, Position};
 use tokio::sync::oneshot;
 
 use super::context::{Context, share_context};
+use super::convert::message;
 use super::{ANSWER_WAIT, Inner, TRANSACTION_TIMEOUT_MS, class_of, create, failed};
 use crate::log::{Appender, ErrorClass, LogError};
 
-/// How long one step of a transaction is repeated before its outcome counts as unknown; more than
-/// the transaction's own timeout, so that the brokers have decided by then.
+/// How long one call of a transaction is retried before its outcome counts as unknown. Longer than the transaction
+/// timeout (15 s), so that the brokers have ended the transaction by then.
 const DECIDE_WAIT: Duration = Duration::from_secs(30);
 
-/// How long an abort is waited for: every reader of this member's partitions waits with it, and the next
-/// producer ends the transaction too.
+/// How long to wait for an abort. Every reader of this member's output waits for it as well, and the next producer
+/// ends the transaction anyway: with 30 s, scaling a stage paused its rows for 32 s.
 const ABORT_WAIT: Duration = Duration::from_secs(3);
-/// How long one call for an abort takes at most. It waits for the delivery reports of what was on its way,
-/// and hears of none: they are heard between two calls only.
+/// Longest single call for an abort. librdkafka's abort waits for the delivery reports of messages in flight, but
+/// reports are delivered by a poll only, so the call must return for us to poll in between.
 const ABORT_SLICE: Duration = Duration::from_millis(100);
 
-/// Between two looks at what has been delivered.
+/// Between two checks of what has been delivered.
 const DELIVERY_WAIT_MS: i32 = 1;
 
 /// Settings of both producers.
@@ -42,32 +42,10 @@ const SETTINGS: [(&str, &str); 5] = [
     ("linger.ms", "5"),
     ("batch.num.messages", "10000"),
 ];
-/// Settings of the intake's producer. It never gives a message up while it lives: given up and sent
-/// again, one that the brokers had taken after all would be there twice. Callers bound their own wait.
+/// Settings of the intake's producer. It never expires a message: librdkafka's retries carry the sequence number, so
+/// the brokers drop a repeat, but a message that expired and is appended again is a new one, and would be there
+/// twice if the first had been written after all. Callers bound their own wait.
 const INTAKE_SETTINGS: [(&str, &str); 1] = [("message.timeout.ms", "0")];
-
-/// A message on its way; librdkafka copies it.
-fn message<'a, D: IntoOpaque>(record: &'a OutRecord, to: PartitionId, wire: &'a str, opaque: D) -> Message<'a, D> {
-    let message = BaseRecord::with_opaque_to(wire, opaque).partition(to.index() as i32);
-    let message = message.timestamp(record.timestamp.ms());
-    let message = match &record.key {
-        Some(key) => message.key(key.as_ref()),
-        None => message,
-    };
-    let message = match &record.value {
-        Some(value) => message.payload(value.as_ref()),
-        None => message,
-    };
-    if record.headers.is_empty() {
-        return message;
-    }
-    let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    message.headers(
-        record.headers.iter().fold(headers, |h, (key, value)| h.insert(Header { key, value: Some(value.as_ref()) })),
-    )
-}
-
-type Message<'a, D> = BaseRecord<'a, [u8], [u8], D>;
 
 fn is_full(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageProduction(Code::QueueFull))
@@ -93,12 +71,14 @@ impl Transactions {
             let mut settings = SETTINGS.to_vec();
             settings.push(("transactional.id", &self.id));
             settings.push(("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS));
-            // A step is sent when it is whole. Before its partitions are registered with the transaction
-            // librdkafka's thread would only spin on what need not linger: half of the stage's CPU time.
+            // A step is sent when it is complete. Until its partitions are registered with the transaction,
+            // librdkafka's thread spins on messages that do not linger: half of the stage's CPU time.
             settings.push(("linger.ms", "100"));
-            // The brokers' transaction timeout bounds the message timeout.
+            // librdkafka refuses a message timeout above the transaction timeout.
             settings.push(("message.timeout.ms", TRANSACTION_TIMEOUT_MS));
             let producer: BaseProducer<Context> = create(&self.inner.config, &settings, self.inner.context())?;
+            // Raises the producer's epoch at the coordinator: from here on the predecessor's writes are
+            // refused, and its open transaction is ended.
             let begun = until_decided(&producer, DECIDE_WAIT, |wait| producer.init_transactions(wait));
             begun.map_err(|e| failed(format!("start of {}", self.id), &e, producer.client()))?;
             self.producer = Some(producer);
@@ -106,7 +86,7 @@ impl Transactions {
         self.producer.as_ref().ok_or_else(|| LogError::fatal("producer", "it was not made"))
     }
 
-    /// Ends what a producer that was given up left open: until then nobody reads behind it.
+    /// Ends what a dropped producer left open: until then readers of committed records stop in front of it.
     pub(super) fn settle(&mut self) -> Result<(), LogError> {
         self.producer().map(|_| ())
     }
@@ -124,12 +104,17 @@ impl Transactions {
         let written = transact(producer, &inner, records, offsets, group);
         let Err(error) = written else { return Ok(()) };
         let mut failure = failed(what, &error, producer.client());
+        // Ended at once where possible: readers of committed records stop in front of an open transaction, up
+        // to its timeout of 15 s.
         let aborted = until_decided(producer, ABORT_WAIT, |_| producer.abort_transaction(ABORT_SLICE)).is_ok();
+        // The outcome is unknown, or the producer unusable. The next one with the same id ends the
+        // transaction.
         if !aborted || producer.client().fatal_error().is_some() {
             self.producer = None;
         }
         if let ErrorClass::Retry { .. } = failure.class {
-            // Part of the step may have been sent: it is repeated from the committed offset.
+            // Part of the step may have been sent and aborted: the same step must not be committed again, only
+            // what is read again from the committed offset.
             failure.class = ErrorClass::AbortTxn;
         }
         Err(failure)
@@ -150,8 +135,10 @@ fn transact(
         let mut next = message(record, *to, &wire, ());
         while let Err((error, same)) = producer.send(next) {
             match error {
+                // The local queue is full: a poll serves the delivery reports that free it.
                 KafkaError::MessageProduction(Code::QueueFull) => producer.poll(Duration::from_millis(10)),
-                // The transaction has failed meanwhile: the next call says of what.
+                // The transaction has failed in the background; the next transactional call returns the cause, which
+                // this error does not name.
                 KafkaError::MessageProduction(Code::State) => break 'records,
                 error => return Err(error),
             }
@@ -159,17 +146,22 @@ fn transact(
         }
     }
     fail::fail_point!("stage.records_sent");
+    // In the same transaction as the outputs (KIP-447): the group's generation fences a member that has
+    // lost the partition.
     until_decided(producer, DECIDE_WAIT, |wait| producer.send_offsets_to_transaction(offsets, group, wait))?;
+    // A crash here leaves everything written and nothing committed: the successor aborts it and repeats
+    // the step.
     fail::fail_point!("stage.offsets_sent");
+    // Before the commit, which would wait for the same deliveries 100 ms at a time.
     deliver(producer);
     until_decided(producer, DECIDE_WAIT, |wait| producer.commit_transaction(wait))?;
     fail::fail_point!("stage.committed");
     Ok(())
 }
 
-/// Sends what lingers and waits until every message has been delivered or given up, at most as long as a
-/// step may take. A commit does so too, but in `rdkafka` for 100 ms at a time, whatever has come meanwhile:
-/// 9 steps a second.
+/// Sends what lingers and waits until every message has been delivered or has failed, at most as long as a
+/// step may take. `commit_transaction` waits for that too, but in `rdkafka` for 100 ms at a time even if the
+/// deliveries arrive earlier: 9 steps a second.
 #[allow(unsafe_code, reason = "rdkafka's flush gives librdkafka no time, in which nothing is sent")]
 fn deliver(producer: &BaseProducer<Context>) {
     let deadline = Instant::now() + DECIDE_WAIT;
@@ -184,8 +176,8 @@ fn deliver(producer: &BaseProducer<Context>) {
     }
 }
 
-/// Repeats a call that librdkafka says can be repeated, for `wait` in all; the call is told how long it
-/// may take. The producer is polled before each: a token that it waits for is given there.
+/// Retries a call that librdkafka marks as retriable, for `wait` in all; the call gets the longest time that it
+/// may take. The producer is polled before each attempt: that is where it gets a token that it waits for.
 fn until_decided(
     producer: &BaseProducer<Context>,
     wait: Duration,
@@ -203,7 +195,7 @@ fn until_decided(
     }
 }
 
-/// What became of an append: filled in by delivery reports.
+/// The outcome of an append, filled in by delivery reports.
 struct Batch {
     state: Mutex<BatchState>,
 }
@@ -223,12 +215,14 @@ impl Batch {
             (Err(error), _) => state.failure = Some(error),
             (Ok(_), None) => {}
         }
+        // Answered with the last report and not with the first failure: librdkafka may still write the others,
+        // and a caller that retries earlier would append its repeats before them.
         state.left -= 1;
         if state.left == 0
             && let Some(done) = state.done.take()
         {
             let offsets = std::mem::take(&mut state.offsets);
-            // Nobody waits any more: the append was given up.
+            // Sending fails if the caller stopped waiting; the records are written regardless.
             let _: Result<(), _> = done.send(state.failure.take().map_or(Ok(offsets), Err));
         }
     }
@@ -283,6 +277,8 @@ impl KafkaAppender {
         loop {
             match self.producer.send(message(record, to, &wire, opaque)) {
                 Ok(()) => return Ok(()),
+                // The opaque value is owned by the message until it is delivered; a message that was not taken
+                // gives it back.
                 Err((error, same)) if is_full(&error) => opaque = same.delivery_opaque,
                 Err((error, _)) => return Err(error),
             }
@@ -291,14 +287,14 @@ impl KafkaAppender {
     }
 }
 
-/// What the brokers say of a record that is larger than its topic takes, or of any where it takes none.
+/// The brokers' code for a record above the topic's `max.message.bytes`, or for any record of a closed topic.
 pub(super) const TOO_LARGE: Code = Code::MessageSizeTooLarge;
 
 /// Positions, or why the brokers have not taken every record.
 type Delivered = Result<Vec<Position>, KafkaError>;
 
 impl KafkaAppender {
-    /// As [`Appender::append`], with the brokers' own word.
+    /// As [`Appender::append`], but with the brokers' own error.
     pub(super) async fn deliver(&self, records: Vec<OutRecord>) -> Result<Delivered, LogError> {
         let inner = Arc::clone(&self.inner);
         let place = move || {
@@ -312,6 +308,8 @@ impl KafkaAppender {
         let batch = Arc::new(Batch { state: Mutex::new(state) });
         for (index, (to, record)) in placed.iter().enumerate() {
             if let Err(error) = self.send(record, *to, Box::new((index, Arc::clone(&batch)))).await {
+                // Reported like a delivery, so that the answer comes when the last of the others has come:
+                // before that their outcome is unknown.
                 batch.report(index, Err(error));
             }
         }

@@ -13,20 +13,20 @@ use tokio::sync::Notify;
 use super::noise::warn;
 use crate::log::LogError;
 
-/// The thread stops reading ahead beyond these.
+/// The thread stops reading ahead above these.
 const QUEUE_RECORDS_MAX: usize = 4 * STEP_RECORDS_MAX;
 const QUEUE_BYTES_MAX: usize = 2 * STEP_BYTES_MAX;
 
-/// What the handle hears, in order.
+/// What the handle receives, in order.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// Partitions and where each starts, and what the member was called then.
+    /// Partitions with their start offsets, and the member id at that time.
     Assigned(Vec<(u32, u64)>, Arc<str>),
     Revoked(Vec<u32>),
     Lost(Vec<u32>),
     /// Records of one partition: no more than one step takes.
     Chunk(Chunk),
-    /// The thread cannot go on.
+    /// The thread cannot continue.
     Failed(LogError),
 }
 
@@ -45,9 +45,9 @@ pub(super) struct Queue {
     bytes: usize,
     /// Assigned partitions; whether each has been read to its end, or is paused.
     at_end: BTreeMap<u32, bool>,
-    /// Partitions of which nothing is wanted until they are sought.
+    /// Partitions whose records are withheld until they are sought.
     paused: BTreeSet<u32>,
-    /// By partition: the offset behind the last record that came since it was assigned or sought.
+    /// By partition: the offset after the last record received since it was assigned or sought.
     next: BTreeMap<u32, u64>,
 }
 
@@ -110,6 +110,8 @@ impl Queue {
 
     /// Takes partitions away with what was read ahead of them.
     pub(super) fn remove(&mut self, partitions: &[u32], event: Option<Item>) {
+        // Before the event is queued: the handle must not get records of a partition after its revocation or
+        // loss.
         partitions.iter().for_each(|p| self.drop_chunks(*p));
         self.at_end.retain(|partition, _| !partitions.contains(partition));
         self.next.retain(|partition, _| !partitions.contains(partition));
@@ -131,6 +133,7 @@ impl Queue {
     /// Forgets what was read ahead of a partition: its position has moved.
     pub(super) fn restart(&mut self, partition: u32) {
         self.drop_chunks(partition);
+        // A seek may go backwards; records before the old position are wanted then.
         self.next.remove(&partition);
         self.paused.remove(&partition);
         if let Some(at_end) = self.at_end.get_mut(&partition) {
@@ -152,16 +155,16 @@ impl Queue {
         self.paused.contains(&partition)
     }
 
-    /// Adds a record behind those of its partition that came last, or in a new chunk; one that has come
-    /// already would be there twice.
+    /// Appends a record to the newest chunk of its partition, or starts a chunk; drops one that was received before.
     pub(super) fn push(&mut self, partition: u32, record: Record) {
         if self.is_paused(partition) {
             // Read before it was paused: the seek that ends this reads it again.
             return;
         }
         let next = self.next.entry(partition).or_default();
+        // A record that librdkafka delivers again must not be counted twice by a stage.
         if record.at.offset < *next {
-            warn("again", || format!("{partition}/{} came again and is left out", record.at.offset));
+            warn("again", || format!("{partition}/{} was delivered again and is dropped", record.at.offset));
             return;
         }
         *next = record.at.offset + 1;
@@ -258,7 +261,7 @@ mod tests {
         queue.push(0, record(0, 2, 1));
         queue.end(1);
         assert_eq!(chunks(&mut queue), [(1, 2)]);
-        assert!(queue.is_drained(), "nothing is awaited of a partition that is paused");
+        assert!(queue.is_drained(), "a paused partition does not keep the queue from being drained");
         queue.restart(0);
         assert!(!queue.is_drained());
         queue.push(0, record(0, 0, 1));
@@ -266,7 +269,10 @@ mod tests {
         queue.pause(0);
         queue.remove(&[0], None);
         queue.pause(0);
-        assert!(!queue.is_paused(0), "what was taken away is not paused, and begins anew when it comes back");
+        assert!(
+            !queue.is_paused(0),
+            "a partition that was taken away is not paused, and starts afresh when it is assigned again"
+        );
     }
 
     #[test]

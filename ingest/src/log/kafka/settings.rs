@@ -13,7 +13,7 @@ use crate::log::LogError;
 
 /// The settings of a topic, `replicas` among them; `None` if there is none of this name.
 pub(super) async fn of_topic(inner: &Inner, topic: Topic) -> Result<Option<BTreeMap<String, String>>, LogError> {
-    // Asked first: brokers describe a topic that does not exist as if it had every default.
+    // Checked first: brokers describe a topic that does not exist as if it had every default.
     if inner.count(topic)?.is_none() {
         return Ok(None);
     }
@@ -24,6 +24,7 @@ pub(super) async fn of_topic(inner: &Inner, topic: Topic) -> Result<Option<BTree
     let metadata = metadata.map_err(|e| inner.meta_failed(what(), &e))?;
     let partitions = metadata.topics().iter().flat_map(|t| t.partitions());
     if let Some(replicas) = partitions.map(|p| p.replicas().len()).min() {
+        // The smallest count of any partition: that one decides what a lost broker costs.
         settings.insert("replicas".to_owned(), replicas.to_string());
     }
     Ok(Some(settings))
@@ -35,6 +36,7 @@ pub(super) async fn of_brokers(inner: &Inner) -> Result<Vec<BTreeMap<String, Str
     let metadata = metadata.map_err(|e| inner.meta_failed("metadata of the brokers", &e))?;
     let ids: Vec<i32> = metadata.brokers().iter().map(|broker| broker.id()).collect();
     let mut all = Vec::with_capacity(ids.len());
+    // One request per broker: a broker describes only itself.
     for id in ids {
         let what = || format!("settings of broker {id}");
         all.push(described(inner, ResourceSpecifier::Broker(id), &what).await?);

@@ -4,7 +4,7 @@
 //! little-endian or LEB128 varints. Every value starts with [`VERSION`]. Decoding is total: it gives
 //! a value or says what is wrong. It performs no I/O.
 //!
-//! | keyspace | key | value behind the version byte |
+//! | keyspace | key | value after the version byte |
 //! |---|---|---|
 //! | records | topic id `u16`, partition `u32`, offset `u64` | flags `u8` (1 key, 2 value), time µs `i64`, then, each with a varint length before it: key; header count, then name and value of each; the record's value is the rest |
 //! | state | topic id `u16`, partition `u32`, entry key | entry value |
@@ -97,6 +97,7 @@ pub(super) fn encode(record: &OutRecord, timestamp: TimestampMicros) -> Vec<u8> 
     let key = record.key.as_deref().unwrap_or_default();
     let headers: usize = record.headers.iter().map(|(n, v)| n.len() + v.len() + 10).sum();
     let mut out = Vec::with_capacity(20 + key.len() + headers + value.len());
+    // An absent value (a tombstone) and an empty one have the same bytes; the flags keep them apart.
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     out.push(VERSION);
     out.push(flag(record.key.is_some(), HAS_KEY) | flag(record.value.is_some(), HAS_VALUE));
@@ -107,6 +108,7 @@ pub(super) fn encode(record: &OutRecord, timestamp: TimestampMicros) -> Vec<u8> 
         put_bytes(&mut out, name.as_bytes());
         put_bytes(&mut out, value);
     }
+    // Last and without a length: the rest of the value is the record's, and is read without a copy.
     out.extend_from_slice(value);
     out
 }
@@ -120,6 +122,7 @@ impl Reader {
         let mut reader = Self(bytes);
         match reader.u8()? {
             VERSION => Ok(reader),
+            // A later version may have moved anything: guessing would read wrong records as right ones.
             other => Err(format!("layout version {other}; this program reads version {VERSION}")),
         }
     }
@@ -154,6 +157,7 @@ impl Reader {
 
     fn varint(&mut self) -> Result<usize, String> {
         let mut number = 0_u64;
+        // Five bytes hold 35 bits: more than any length here, and a damaged varint cannot make the loop long.
         for shift in [0, 7, 14, 21, 28] {
             let byte = self.u8()?;
             number |= u64::from(byte & 0x7f) << shift;

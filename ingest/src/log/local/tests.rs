@@ -91,10 +91,10 @@ fn only_file(dir: &TempDir, extension: &str) -> PathBuf {
     while let Some(folder) = stack.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => stack.push(path),
-                false if path.extension().is_some_and(|e| e == extension) => found.push(path),
-                false => {}
+            if path.is_dir() {
+                stack.push(path);
+            } else if path.extension().is_some_and(|e| e == extension) {
+                found.push(path);
             }
         }
     }

@@ -1,8 +1,8 @@
-//! The one thread that writes: it gives out offsets, makes batches and fsyncs them.
+//! The one thread that writes: it assigns offsets, builds batches and fsyncs them.
 //!
-//! Beside the engine it keeps a count of answered commits in a file of its own: the engine cuts a
-//! damaged journal at the damage without a word, and that count, with the numbered commit keys, shows
-//! that something acknowledged is missing. It reads nothing after its start.
+//! Beside the engine it keeps a count of acknowledged commits in a separate file: the engine truncates a
+//! damaged journal at the damage without reporting it, and the count, with the numbered commit keys, shows
+//! that an acknowledged commit is missing. It reads nothing after its start.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,9 +21,9 @@ use super::{Inner, TopicHeld, damaged, engine};
 use crate::log::in_process::{Lease, Placed};
 use crate::log::{Committed, LogError};
 
-/// Jobs are taken together until they hold so many bytes.
+/// Jobs are committed together up to this many bytes.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// Commits whose numbers are kept: more than the journals (64 MiB) can hold of steps that matter.
+/// Commits whose numbers are kept: more steps than the journals (64 MiB) can hold.
 const COMMITS_KEPT: u64 = 1 << 16;
 /// Name of the file that counts answered commits: the count and its complement, 16 bytes.
 const COUNT_FILE: &str = "answered-commits";
@@ -41,16 +41,15 @@ impl Encoded {
     /// Encodes a record, with the broker's time if there is one.
     pub(super) fn of(placed: Placed, stamp: Option<TimestampMicros>) -> Self {
         let Placed { partition, record } = placed;
-        match record.topic.is_compacted() {
-            true => Self {
+        if record.topic.is_compacted() {
+            Self {
                 partition,
                 entry: Some(record.key.unwrap_or_default().to_vec()),
                 value: record.value.map(|v| layout::value(&[&v])),
-            },
-            false => {
-                let value = layout::encode(&record, stamp.unwrap_or(record.timestamp));
-                Self { partition, entry: None, value: Some(value) }
             }
+        } else {
+            let value = layout::encode(&record, stamp.unwrap_or(record.timestamp));
+            Self { partition, entry: None, value: Some(value) }
         }
     }
 }
@@ -83,13 +82,14 @@ type Answer = Result<Vec<Position>, LogError>;
 type Envelope = (Job, oneshot::Sender<Answer>);
 
 /// Handle of the thread; dropping it ends the thread after everything sent was written.
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     jobs: Option<mpsc::Sender<Envelope>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Drop for Writer {
+impl Drop for LogWriter {
     fn drop(&mut self) {
+        // Closes the channel, so that the thread writes what is queued and ends; the join below waits for it.
         self.jobs = None;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Err(_)) = thread.map(JoinHandle::join) {
@@ -98,7 +98,7 @@ impl Drop for Writer {
     }
 }
 
-impl Writer {
+impl LogWriter {
     /// Checks the count of commits and starts the thread.
     pub(super) fn start(inner: Arc<Inner>) -> Result<Self, LogError> {
         let commits = last_commit(&inner)?;
@@ -128,6 +128,7 @@ fn last_commit(inner: &Inner) -> Result<u64, LogError> {
     for guard in inner.meta.prefix(b"c") {
         let key = guard.key().map_err(engine(what()))?;
         let number = layout::commit_of(&key).map_err(|e| damaged(what(), e))?;
+        // Numbers without a gap are the proof that the journal has no hole in the middle.
         if last.is_some_and(|last| last + 1 != number) {
             return Err(damaged(what(), format!("commit {} is missing", number - 1)));
         }
@@ -146,16 +147,19 @@ fn open_count(inner: &Inner, commits: u64) -> Result<File, LogError> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(io)?;
     let answered = match <[u8; 16]>::try_from(bytes.as_slice()).map(u128::from_le_bytes) {
+        // The complement tells a count from bytes that a torn write or a foreign program has left.
         Ok(pair) if pair as u64 == !((pair >> 64) as u64) => pair as u64,
+        // Only a log without commits may lack the file: elsewhere its absence would switch the check off.
         Err(_) if bytes.is_empty() && commits == 0 => {
             write_count(&mut file, 0).and_then(|()| file.sync_all()).map_err(io)?;
             0
         }
         _ => return Err(damaged(what(), "not a count")),
     };
-    match answered > commits {
-        true => Err(damaged(what(), format!("{answered} commits were answered, the log holds {commits}"))),
-        false => Ok(file),
+    if answered > commits {
+        Err(damaged(what(), format!("{answered} commits were answered, the log holds {commits}")))
+    } else {
+        Ok(file)
     }
 }
 
@@ -185,6 +189,8 @@ impl Thread {
         while let Ok(first) = inbox.recv() {
             let mut bytes = first.0.bytes();
             let mut taken = vec![first];
+            // Group commit: whatever has arrived while the last batch was fsynced goes into one batch and
+            // costs one fsync together.
             while bytes < BATCH_BYTES_MAX
                 && let Ok(more) = inbox.try_recv()
             {
@@ -196,6 +202,7 @@ impl Thread {
     }
 
     fn write_together(&mut self, taken: Vec<Envelope>) {
+        // `fdatasync`: the journal's length is synced with the data, and its times are of no use.
         let mut batch = self.inner.db.batch().durability(Some(PersistMode::SyncData));
         let mut pending = Pending::default();
         let (mut replies, mut leases) = (Vec::with_capacity(taken.len()), Vec::new());
@@ -204,10 +211,12 @@ impl Thread {
             replies.push((reply, answer));
         }
         let committed = self.commit(batch, pending);
+        // After the commit and before the answers: the partition is free when the caller learns of the
+        // outcome.
         drop(leases);
         for (reply, answer) in replies {
             let failed = |e: &LogError| LogError::new(e.class, e.what.clone(), e.message.clone());
-            // A receiver that is gone gave up waiting; what it wrote is durable all the same.
+            // A dropped receiver only means that the caller stopped waiting; the write is durable regardless.
             let _: Result<(), Answer> = reply.send(committed.as_ref().map_err(failed).and(answer));
         }
     }
@@ -215,6 +224,8 @@ impl Thread {
     fn commit(&mut self, mut batch: WriteBatch, pending: Pending) -> Result<(), LogError> {
         let number = self.commits + 1;
         batch.insert(&self.inner.meta, layout::commit_key(number), layout::value(&[]));
+        // Only the newest numbers are needed to see a cut journal; without this the keyspace would grow by a
+        // key per commit.
         if let Some(old) = number.checked_sub(COMMITS_KEPT).filter(|n| *n > 0) {
             batch.remove(&self.inner.meta, layout::commit_key(old));
         }
@@ -222,8 +233,11 @@ impl Thread {
             let key = layout::next_key(self.key(&pending, *id)?);
             batch.insert(&self.inner.meta, key, layout::value(&[&next.to_le_bytes()]));
         }
+        // Everything of the batch becomes visible and durable here, or nothing of it.
         batch.commit().map_err(engine(format!("write to the log in {}", self.inner.dir.display())))?;
         self.commits = number;
+        // Only after the fsync: readers take their end from here, and must not see what a crash could take
+        // back.
         let mut known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner);
         known.topics.extend(pending.topics);
         known.next.extend(pending.next);
@@ -250,12 +264,13 @@ impl Thread {
                     Some(held) if held.partitions == partitions || may_grow && held.partitions > partitions => {
                         return Ok(Vec::new());
                     }
-                    // The id stands in the keys of every record: it is the topic's for good.
+                    // The id is part of the key of every record: it is the topic's for good.
                     Some(held) if may_grow => held.id,
                     Some(held) => {
                         let message = format!("it was created with {} partitions meanwhile", held.partitions);
                         return Err(LogError::fatal(format!("topic {topic}"), message));
                     }
+                    // Topics are never deleted, so that their number is the next free id.
                     None => {
                         let new = pending.topics.keys().filter(|t| !known.topics.contains_key(t)).count();
                         (known.topics.len() + new) as u16
@@ -267,9 +282,13 @@ impl Thread {
                 Ok(Vec::new())
             }
             Job::Write { records, offset, lease } => {
+                // Kept until the batch is committed, also if this job fails: the lease must cover the time in
+                // which its effect is undecided.
                 leases.extend(lease);
                 let keys: Result<Vec<PartitionKey>, LogError> =
                     records.iter().map(|r| self.key(pending, r.partition)).collect();
+                // All keys before the first insert: an error must leave nothing of the job in the batch, which
+                // holds the jobs of others.
                 let keys = keys?;
                 if let Some((group, id, committed)) = offset {
                     let key = layout::offset_key(&group, self.key(pending, id)?);

@@ -57,7 +57,7 @@ fn digests_are_compared_in_constant_time_and_in_one_place() {
 }
 
 proptest! {
-    /// Whoever mistypes one character is told so; what is minted is read.
+    /// One mistyped character is reported as such; what is minted is read.
     #[test]
     fn one_wrong_character_is_seen(random: [u8; 32], at in 0_usize..56, to in "[0-9A-Za-z_-]") {
         let minted = mint(random);

@@ -40,7 +40,7 @@ fn uses_are_counted_by_key_tenant_and_minute() {
     let first = journal.due(minute.plus_ms(60_000));
     assert_eq!(shown(&first), ["access.used acme cst_a 1000 3000", "access.used beta cst_a 1 1"]);
     assert_eq!(first[0].event.h().event_time, minute.plus_ms(999), "when it was used last");
-    assert!(journal.due(minute.plus_ms(60_000)).is_empty(), "told once");
+    assert!(journal.due(minute.plus_ms(60_000)).is_empty(), "reported once");
     assert_eq!(shown(&journal.drain()), ["access.used acme cst_a 1 5"], "the end does not wait for the minute");
 }
 

@@ -183,7 +183,7 @@ fn changes_are_told_as_the_events_of_their_kind() {
     table.rotate(&first.id, &second, &Rotation { overlap_ms: 10, expires_at: None }, &act(after(1))).unwrap();
     let leaked = Act { reason: "leaked".to_owned(), ..act(after(2)) };
     table.revoke(&second.id, &leaked).unwrap();
-    let events = super::super::change::events(table.pending(), &table);
+    let events = super::super::change_event::events(table.pending(), &table);
     let [Event::AccessGranted(granted), Event::CredentialRotated(rotated), Event::AccessRevoked(revoked)] =
         [&events[0].event, &events[1].event, &events[2].event]
     else {
@@ -202,7 +202,7 @@ fn changes_are_told_as_the_events_of_their_kind() {
         assert!(!arrived.numbered && arrived.event.is_known_type() && !h.event_id.is_zero());
         assert_eq!(schemas::codec::validate_header(h, at), Ok(()));
     }
-    let again = super::super::change::events(table.pending(), &table);
+    let again = super::super::change_event::events(table.pending(), &table);
     assert_eq!(events, again, "telling twice is telling once");
     let numbers = |records: Vec<schemas::record::OutRecord>| {
         let decode = |r: &schemas::record::OutRecord| {
@@ -210,7 +210,7 @@ fn changes_are_told_as_the_events_of_their_kind() {
         };
         records.iter().map(decode).map(|h| (h.seq, h.producer_seq)).collect::<Vec<_>>()
     };
-    let records = super::super::change::records(table.pending(), &table, after(9));
+    let records = super::super::change_event::records(table.pending(), &table, after(9));
     assert_eq!(numbers(records), [(-1, 0), (-1, 1), (-1, 2)]);
 }
 

@@ -1,4 +1,4 @@
-//! `docs/otlp.md` says what the table says. `UPDATE=1` writes the generated parts anew.
+//! `docs/otlp.md` says what the table says. `UPDATE=1` rewrites the generated parts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::gateway::otlp::MAPPING;
 use crate::gateway::otlp::source::RESOURCE_ROWS;
 use crate::gateway::otlp::table::{
-    DATA_OPERATIONS, Field, INDEXED, Kind, LOGS, ROWS, Row, SPANS, SPANS_HINTED, SPANS_WITH,
+    DATA_OPERATIONS, Field, INDEXED, LOGS, OtlpKind, ROWS, Row, SPANS, SPANS_HINTED, SPANS_WITH,
 };
 
 /// Generated parts: name of the marker, and text.
@@ -31,7 +31,7 @@ fn spans() -> String {
     let with = SPANS_WITH.iter().map(|(dialect, name, kind)| (*dialect, format!("`{name}`, any value"), *kind));
     let hinted =
         SPANS_HINTED.iter().map(|(dialect, name, kind)| (*dialect, format!("`{name}`, and none of the above"), *kind));
-    let row = |(dialect, what, kind): (_, String, Kind)| {
+    let row = |(dialect, what, kind): (_, String, OtlpKind)| {
         let dialect: crate::gateway::otlp::table::Dialect = dialect;
         format!("| {} | {what} | {} |\n", dialect.name(), kind.events())
     };
@@ -39,7 +39,7 @@ fn spans() -> String {
 }
 
 fn logs() -> String {
-    let row = |(dialect, name, kind): &(crate::gateway::otlp::table::Dialect, &str, Kind)| {
+    let row = |(dialect, name, kind): &(crate::gateway::otlp::table::Dialect, &str, OtlpKind)| {
         format!("| {} | `{name}` | {} |\n", dialect.name(), kind.events())
     };
     table("| dialect | record | events |", LOGS.iter().map(row))
@@ -70,7 +70,7 @@ fn the_document_says_what_the_table_says() {
         std::fs::write(&path, &expected).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap();
-    assert!(written == expected, "docs/otlp.md is not what the table says: UPDATE=1 writes it anew");
+    assert!(written == expected, "docs/otlp.md differs from the table: UPDATE=1 rewrites it");
 }
 
 #[test]
@@ -86,6 +86,6 @@ fn no_row_is_there_twice_and_every_field_has_one() {
     let filled: BTreeSet<Field> = ROWS.iter().map(|row| row.field).collect();
     assert_eq!(filled.len(), Field::COUNT, "a field without an attribute");
     let operations: BTreeSet<&str> = DATA_OPERATIONS.iter().map(|(name, _)| *name).collect();
-    let of_data = SPANS.iter().filter(|(_, name, _, kind)| *name == "gen_ai.operation.name" && *kind == Kind::Data);
+    let of_data = SPANS.iter().filter(|(_, name, _, kind)| *name == "gen_ai.operation.name" && *kind == OtlpKind::Data);
     assert_eq!(of_data.map(|(_, _, value, _)| *value).collect::<BTreeSet<_>>(), operations);
 }
