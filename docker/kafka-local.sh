@@ -205,7 +205,7 @@ storage_dir() { printf '%s\n' "$data/storage"; }
 scram_file() { printf '%s\n' "$data/scram-user"; }
 
 # Prints the pid of the running broker of this data directory; fails if there is none. A pid that was
-# given to another process since is told apart by its command line.
+# given to another process since is recognised by its command line.
 running_pid() {
     local pid
     pid=$(cat "$(pid_file)" 2>/dev/null) || return 1
@@ -327,8 +327,8 @@ group.consumer.session.timeout.ms=6000
 group.consumer.min.heartbeat.interval.ms=500
 group.consumer.heartbeat.interval.ms=1000
 # A controlled shutdown takes the leader off every partition of a lone broker while its transaction
-# coordinator still works: it drops the commit markers of what is under way, and readers of committed
-# records wait for ever. Without one, a start after a stop waits until the old registration has run out:
+# coordinator still works: it drops the commit markers of what is in flight, and readers of committed
+# records wait without end. Without one, a start after a stop waits until the old registration has run out:
 # 12 s in place of 2 s.
 controlled.shutdown.enable=$controlled
 

@@ -172,7 +172,7 @@ recorded_port() { cat "$(port_file)" 2>/dev/null; }
 database() { printf 'jdbc:h2:file:%s/schemas\n' "$data"; }
 
 # Prints the pid of the running registry of this data directory; fails if there is none. A pid that was
-# given to another process since is told apart by its command line.
+# given to another process since is recognised by its command line.
 running_pid() {
     local pid
     pid=$(cat "$(pid_file)" 2>/dev/null) || return 1

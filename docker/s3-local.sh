@@ -147,7 +147,7 @@ server_log() { printf '%s\n' "$data/server.log"; }
 recorded_port() { cat "$(port_file)" 2>/dev/null; }
 
 # Prints the pid of the running server of this data directory; fails if there is none. A pid that was
-# given to another process since is told apart by its command line.
+# given to another process since is recognised by its command line.
 running_pid() {
     local pid line
     pid=$(cat "$(pid_file)" 2>/dev/null) || return 1

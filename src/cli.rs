@@ -12,14 +12,14 @@ use crate::config::{ConfigArgs, Role};
 use crate::demo::DemoOptions;
 use crate::{commands, services, telemetry};
 
-/// The chain of custody for AI-agent events: nothing lost, nothing twice, nothing changed unseen.
+/// The chain of custody for AI-agent events: nothing lost, nothing duplicated, no change undetected.
 ///
-/// Logs go to standard error; set CUSTODY_LOG (e.g. `custody=debug`) for more of them.
-/// Exit status: 0 done and everything holds, 1 a check failed, 2 it could not be carried out.
+/// Logs go to standard error; set CUSTODY_LOG (e.g. `custody=debug`) for more detail.
+/// Exit status: 0 done and everything holds, 1 a check failed, 2 the command could not be carried out.
 #[derive(Debug, Parser)]
 #[command(name = "custody", version, propagate_version = true)]
 pub struct Cli {
-    /// More logs (-v info, -vv debug).
+    /// Log more (-v info, -vv debug).
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
     /// What to do.
@@ -33,7 +33,7 @@ pub enum Command {
     /// Run services.
     #[command(flatten)]
     Service(ServiceCommand),
-    /// The configuration: where each value comes from, and whether a role can run with it.
+    /// Show the configuration and the origin of each value, or check whether a role can run with it.
     Config {
         /// What to do with it.
         #[command(subcommand)]
@@ -47,58 +47,58 @@ pub enum Command {
     Demo(DemoOptions),
     /// Check an archive: manifest chain, file hashes, row digests, raw bytes against columns, counts.
     Verify(VerifyArgs),
-    /// Rebuild ClickHouse from an archive, and nothing but the archive; or replay a range of it elsewhere.
+    /// Rebuild ClickHouse from an archive alone, or replay a range of the archive elsewhere.
     ///
-    /// The database is dropped and filled anew. --from and --to choose rows by event time (findings by the log
-    /// time of their cause, alerts by that of their state), half-open: a row at --from is in, one at --to is not.
-    /// As all other rows would be gone, a range takes a database of its own: name it with --database.
+    /// The database is dropped and filled again. --from and --to choose rows by event time (findings by the log
+    /// time of their cause, alerts by that of their state), half-open: a row at --from is included, one at --to is not.
+    /// Since all other rows would be lost, a range needs a database of its own: name it with --database.
     ///
     /// --into-log and --kafka-namespace append the clean events of the range to custody.clean.v1 of another log or
-    /// namespace instead, so that stages can run over the past beside production: start them there with
+    /// namespace instead, so that stages can run over past events beside production: start them there with
     /// log.url and log.namespace set, or with `custody up --data-dir DIR`. Partition, order, time, key and bytes
-    /// are as they were, offsets are new, and ticks are made from the events' times. A second run would append
-    /// everything a second time: the target must be empty, and is refused if it is not. What the range leaves
-    /// out is a gap there: control totals count it as rejected. Set a retention for those topics that the age of
+    /// are unchanged, offsets are new, and ticks are made from the events' times. A second run would append
+    /// everything a second time: a target that is not empty is refused. Events outside of the range
+    /// are a gap there: control totals count them as rejected. Set a retention for those topics that the age of
     /// the events does not exceed ("retention.ms" = -1 in log.topic).
     Replay(ReplayArgs),
     /// Run SQL on the ClickHouse of a data directory and print the answer.
     Query(QueryArgs),
     /// Run the ClickHouse of a data directory until interrupted, for curl and other clients.
     Clickhouse(ClickhouseArgs),
-    /// Dead letters: what was refused and why; replay what a repaired configuration takes.
+    /// List dead letters with their reasons; replay those that a corrected configuration accepts.
     Dlq {
         /// What to do with them.
         #[command(subcommand)]
         command: commands::dlq::DlqCommand,
     },
-    /// Make or check the topics of the log, or go on with more partitions.
+    /// Create or check the topics of the log, or move to more partitions.
     Topics {
         /// What to do with them.
         #[command(subcommand)]
         command: commands::topics::TopicsCommand,
     },
-    /// Check log, topics, store, ClickHouse, schemas and clocks; every failure comes with its remedy.
+    /// Check log, topics, store, ClickHouse, schemas and clocks; every failure is reported with its remedy.
     Doctor(commands::doctor::DoctorArgs),
-    /// Say how far every role is: lag, the archive's newest objects, dead letters, newest sessions.
+    /// Show the lag of every role, the archive's newest objects, dead letters and the newest sessions.
     Status(commands::status::StatusArgs),
-    /// Run whole installations in simulated time with seeded faults, and audit what comes out of them.
+    /// Run whole installations in simulated time with seeded faults, and audit their output.
     ///
-    /// A seed fixes everything: the events of a small fleet, the personal data planted in them, what is
-    /// withheld, doubled or malformed, how files and batches are cut, and which operations of which
-    /// role fail, crash, lose their answer or stand still while a successor takes over. The stages,
+    /// A seed determines everything: the events of a small fleet, the personal data planted in them, which are
+    /// withheld, duplicated or malformed, how files and batches are cut, and which operations of which
+    /// role fail, crash, lose their answer or stall while a successor takes over. The stages,
     /// runners and sinks are those of the services; log, object store and ClickHouse are models in
     /// memory. Exit status 1 if the auditor found anything, or if a kind of fault never happened in
     /// 100 runs or more; a failing seed is printed with the command that repeats it.
     Simulate(crate::simulate::SimulateArgs),
-    /// Send events, one JSON object to a line, to a gateway until the log has every one of them.
+    /// Send events, one JSON object per line, to a gateway until the log has all of them.
     Send(commands::send::SendArgs),
-    /// The Avro schemas that the topics are written with.
+    /// List, export or register the Avro schemas of the topics.
     Schemas {
         /// What to do with them.
         #[command(subcommand)]
         command: SchemasCommand,
     },
-    /// The API keys that the gateway accepts.
+    /// Create, list, rotate or revoke the API keys that the gateway accepts.
     ApiKeys(commands::api_keys::ApiKeysArgs),
     /// Print the completion script of a shell: `custody completion bash > /etc/bash_completion.d/custody`.
     Completion {
@@ -118,7 +118,7 @@ pub enum ServiceCommand {
     /// Run everything in this process: intake, processing, archive, ClickHouse, notifications.
     ///
     /// The log is embedded unless log.url names brokers, ClickHouse unless clickhouse.url names a server.
-    /// SIGTERM and Ctrl-C drain it; the same command goes on where it stopped.
+    /// SIGTERM and Ctrl-C drain it; the same command resumes where it stopped.
     Up(ConfigArgs),
     /// Run intake: events over HTTP (JSON, CloudEvents, OTLP) and gRPC (OTLP) into the log.
     Gateway(ConfigArgs),
@@ -163,7 +163,7 @@ pub struct VerifyArgs {
     /// A data directory of custody, or an archive's directory.
     #[arg(required_unless_present = "store")]
     pub dir: Option<PathBuf>,
-    /// Where the archive is, if in no directory.
+    /// Where the archive is, if not in a directory.
     #[command(flatten)]
     pub store: StoreArgs,
     /// Print the report as one JSON object.
@@ -204,10 +204,10 @@ pub struct ReplayArgs {
     /// data directory; where only --kafka-namespace is given, the configured log.
     #[arg(long, value_name = "URL", conflicts_with = "database")]
     pub into_log: Option<String>,
-    /// Put before every topic of the log that is appended to.
+    /// Prefix of every topic of the log that is appended to.
     #[arg(long, value_name = "PREFIX", conflicts_with = "database")]
     pub kafka_namespace: Option<String>,
-    /// Configuration file, which says what is the installation's own and how its log is reached;
+    /// Configuration file, which names the installation's own database and log;
     /// `custody.toml` if there is one. Read for a range and for a log.
     #[arg(long, env = "CUSTODY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -240,7 +240,7 @@ pub struct ClickhouseArgs {
     /// Port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 8123)]
     pub port: u16,
-    /// Only start an engine on a scratch directory, say that it answers, and stop.
+    /// Only start an engine on a temporary directory, report that it answers, and stop.
     #[arg(long)]
     pub check: bool,
 }
@@ -259,7 +259,7 @@ pub enum SchemasCommand {
     /// (RecordNameStrategy), and set which changes the subjects allow. Prints id and subject; registering
     /// again changes nothing.
     Register {
-        /// Which changes the subjects allow: a log that is read for years needs a transitive level.
+        /// Which changes the subjects allow; a log that is read for years needs a transitive level.
         #[arg(long, value_name = "LEVEL", default_value = "FULL_TRANSITIVE",
               value_parser = ["BACKWARD_TRANSITIVE", "FULL_TRANSITIVE"])]
         compatibility: String,

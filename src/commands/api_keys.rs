@@ -46,16 +46,16 @@ pub struct KeysAt {
     /// Configuration file, which says where keys and log are; `custody.toml` if there is one.
     #[arg(long, env = "CUSTODY_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// Data directory, over the configuration's.
+    /// Data directory; overrides the configuration's.
     #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
-    /// Key file, over `gateway.api_keys_file`; api-keys.json in the data directory if neither names one.
+    /// Key file; overrides `gateway.api_keys_file`; api-keys.json in the data directory if neither names one.
     #[arg(long, value_name = "FILE", global = true)]
     pub file: Option<PathBuf>,
-    /// Log that is told of every change, over `log.url`: `local` or `kafka://HOST:PORT`.
+    /// Log in which every change is recorded; overrides `log.url`: `local` or `kafka://HOST:PORT`.
     #[arg(long, value_name = "URL", global = true)]
     pub log: Option<String>,
-    /// Put before every topic name on Kafka, over `log.namespace`.
+    /// Prefix of every topic name on Kafka; overrides `log.namespace`.
     #[arg(long, value_name = "PREFIX", global = true)]
     pub kafka_namespace: Option<String>,
 }
@@ -83,17 +83,17 @@ impl KeysAt {
 /// What to do with the keys.
 #[derive(Debug, Subcommand)]
 pub enum ApiKeysCommand {
-    /// Make a key and print it: the only time that it is shown.
+    /// Create a key and print it; it is never shown again.
     Create(CreateArgs),
-    /// List the keys, without their secrets, which nobody has.
+    /// List the keys, without their secrets, which are not stored.
     List {
         /// Print a JSON array.
         #[arg(long)]
         json: bool,
     },
-    /// Make a successor of a key and print it; the old one stays valid for a while.
+    /// Create a successor of a key and print it; the old one stays valid for a while.
     Rotate(RotateArgs),
-    /// Take a key away, at once.
+    /// Revoke a key at once.
     Revoke(RevokeArgs),
 }
 
@@ -128,7 +128,7 @@ pub struct RotateArgs {
     /// How long the old key is still accepted: 24h, 30m, ...
     #[arg(long, default_value = "24h", value_parser = parse_lifetime, value_name = "TIME")]
     pub overlap: Lifetime,
-    /// How long the new key is valid; if not given, as long as the old one was made for.
+    /// How long the new key is valid; by default as long as the old one was when it was made.
     #[arg(long, value_parser = parse_lifetime, value_name = "TIME")]
     pub expires_in: Option<Lifetime>,
     /// Who rotates it, and why.
@@ -166,7 +166,7 @@ impl Who {
 /// [`Role`] on the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum RoleName {
-    /// Everything; may be for every tenant.
+    /// Everything; may act for every tenant.
     Owner,
     /// Everything within a tenant.
     Admin,

@@ -11,16 +11,16 @@ use crate::services;
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print the effective settings as TOML, each with where it comes from; secrets are masked.
+    /// Print the effective settings as TOML, each with its origin; secrets are masked.
     Print {
         /// Where it comes from.
         #[command(flatten)]
         at: ConfigArgs,
-        /// Print every key with its default and what it means instead.
+        /// Print every key with its default and its meaning instead.
         #[arg(long)]
         default: bool,
     },
-    /// Check that a role can run with it; opens nothing but the files of secrets.
+    /// Check that a role can run with it; opens no files but those of secrets.
     Check {
         /// Where it comes from.
         #[command(flatten)]

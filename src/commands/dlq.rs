@@ -44,19 +44,19 @@ pub enum DlqCommand {
     Show {
         /// Place of the letter, as `list` prints it.
         letter: LetterId,
-        /// Write the original bytes to FILE, untouched.
+        /// Write the original bytes to FILE, unchanged.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         /// Where the log is.
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Append letters to their topic again, if today's configuration takes them.
+    /// Append letters to their topic again, if the current configuration accepts them.
     ///
-    /// Each is tried first: one that would be refused again stays as it is, with the reason. Exit status
-    /// 1 if any was refused.
+    /// Each is checked first: one that would be refused again is not appended, and the reason is printed. Exit
+    /// status 1 if any was refused.
     Replay(ReplayLetters),
-    /// Close letters that stay refused; their bytes remain in the topic.
+    /// Close letters that will not be replayed; their bytes remain in the topic.
     Discard {
         /// Places of the letters.
         #[arg(required = true)]
@@ -82,10 +82,10 @@ pub struct ReplayLetters {
     /// Every open letter.
     #[arg(long)]
     all: bool,
-    /// Only say what would happen.
+    /// Only print what would happen.
     #[arg(long)]
     dry_run: bool,
-    /// Where the log is, and the configuration that letters are tried against.
+    /// Where the log is, and the configuration that letters are checked against.
     #[command(flatten)]
     config: ConfigArgs,
 }

@@ -44,16 +44,16 @@ pub struct SendArgs {
     /// PEM file with further certificates to trust.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Tenant of events that name none; it must be the key's.
+    /// Tenant of events that name none; it must be the tenant of the key.
     #[arg(long, env = "CUSTODY_TENANT", default_value = "default", value_name = "NAME")]
     pub tenant: String,
-    /// Directory that keeps events until the log has them; the next call sends what is left in it.
+    /// Directory that keeps events until the log has them; the next call sends what remains in it.
     #[arg(long, default_value = "custody-spool", value_name = "DIR")]
     pub spool_dir: PathBuf,
-    /// Bytes on disk at which reading waits.
+    /// Bytes on disk at which reading pauses.
     #[arg(long, default_value_t = 256 << 20, value_name = "BYTES")]
     pub spool_bytes_max: u64,
-    /// When events are forced to the disk: `always`, `never`, or after so many milliseconds.
+    /// When events are flushed to the disk: `always`, `never`, or after so many milliseconds.
     #[arg(long, default_value = "50", value_parser = fsync, value_name = "POLICY")]
     pub fsync: Fsync,
     /// Most events of one request.

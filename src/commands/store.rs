@@ -15,7 +15,7 @@ pub struct StoreArgs {
     /// this machine's role, or `file:DIR`.
     #[arg(long, env = "CUSTODY_STORE__URL", value_name = "URL")]
     pub store: Option<String>,
-    /// Address of an S3 server other than AWS; http:// is taken as it stands.
+    /// Address of an S3 server other than AWS; http:// is accepted.
     #[arg(long, env = "CUSTODY_STORE__ENDPOINT", value_name = "URL")]
     pub store_endpoint: Option<String>,
     /// Region of the bucket.

@@ -16,8 +16,8 @@ use crate::roles;
 /// What to do with the topics.
 #[derive(Debug, Subcommand)]
 pub enum TopicsCommand {
-    /// Make every topic that does not exist. One that exists is left as it is, but for partitions that stages of this
-    /// version need and the topic does not have yet: they are added, also while it is in use.
+    /// Create every topic that does not exist. One that exists is left as it is, but for partitions that stages of
+    /// this version need and the topic does not have yet: they are added, also while it is in use.
     Create {
         /// Where the log is.
         #[command(flatten)]
@@ -29,16 +29,16 @@ pub enum TopicsCommand {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Go on with more partitions: in the next generation of the topics, while events come in.
+    /// Move to more partitions, in the next generation of the topics, while events arrive.
     ///
     /// A session keeps its state in its partition, so that partitions are not added to a topic in use: the topics
     /// get a next version (custody.events.v2, ...) with more partitions, this one is read to its end, and the state
     /// of what is open is carried over. Agents that keep a spool lose nothing and notice a short pause; every
-    /// event is archived and loaded once, and a session that goes on in the next generation has no gap.
+    /// event is archived and loaded once, and a session that continues in the next generation has no gap.
     ///
-    /// Without --execute it says what it would do, what stands against it, and changes nothing. With --execute it
-    /// goes through the steps, says when to start what, and ends when all is done; run again after any
-    /// interruption, it goes on where it stood. Run it with the configuration of the generation that is left
+    /// Without --execute it prints what it would do and what prevents it, and changes nothing. With --execute it
+    /// carries out the steps, prints when to start which role, and ends when all is done; run again after any
+    /// interruption, it resumes. Run it with the configuration of the old generation
     /// (log.generation, log.partitions), while its roles run. The number of partitions cannot be lowered, and the
     /// embedded log keeps its own.
     Migrate(MigrateArgs),
@@ -53,17 +53,17 @@ pub struct MigrateArgs {
     /// Partitions of the events topic afterwards.
     #[arg(long, value_name = "N")]
     pub partitions: u32,
-    /// Do it; otherwise it is only said.
+    /// Carry it out; without this option the steps are only printed.
     #[arg(long)]
     pub execute: bool,
-    /// Take the announcement back, as long as the next generation takes no events.
+    /// Withdraw the announcement; possible until the next generation accepts events.
     #[arg(long, conflicts_with = "execute")]
     pub abort: bool,
     /// A role that this installation does not run and that is not waited for, by its name in `custody status`. May
     /// be given several times.
     #[arg(long, value_name = "ROLE")]
     pub without: Vec<String>,
-    /// Go on though dead letters are open: they stay in the old topic and cannot be replayed.
+    /// Continue although dead letters are open: they stay in the old topic and cannot be replayed.
     #[arg(long)]
     pub leave_dead_letters: bool,
 }

@@ -24,10 +24,10 @@ const PREFIX: &str = "CUSTODY_";
 /// Where a command's configuration comes from.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
-    /// Configuration file; `custody.toml` if there is one. `CUSTODY_<SECTION>__<KEY>` goes over it.
+    /// Configuration file; `custody.toml` if there is one. `CUSTODY_<SECTION>__<KEY>` overrides it.
     #[arg(long, env = "CUSTODY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Data directory, over the configuration's.
+    /// Data directory; overrides the configuration's.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }

@@ -38,19 +38,19 @@ pub struct DemoOptions {
     /// `local` (embedded, in the data directory) or `kafka://HOST:PORT`.
     #[arg(long, default_value = "local", value_name = "URL")]
     pub log: String,
-    /// Put before every topic and group name on Kafka, so that several demos can share a broker.
+    /// Prefix of every topic and group name on Kafka; lets several demos share a broker.
     #[arg(long, default_value = "", value_name = "PREFIX", hide_default_value = true)]
     pub kafka_namespace: String,
     /// URL of a ClickHouse server's HTTP interface; without it an engine is started.
     #[arg(long, env = "CUSTODY_CLICKHOUSE_URL", value_name = "URL")]
     pub clickhouse: Option<String>,
-    /// Copies of the fleet, each under ids of its own.
+    /// Copies of the fleet, each with its own ids.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub scale: u32,
     /// Seed of arrival times, latencies, faults and of the seeded fleet.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// The roles run elsewhere as services: feed the log, wait until they are done, and check. Needs
+    /// The roles run elsewhere as services: write the log, wait until they are done, and check. Needs
     /// Kafka, and the ClickHouse and the store that the roles write to.
     #[arg(long, requires = "clickhouse")]
     pub external_roles: bool,

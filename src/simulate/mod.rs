@@ -82,7 +82,7 @@ pub struct SimulateArgs {
     /// Runs, each with the next seed.
     #[arg(long, default_value_t = 1, value_name = "M")]
     pub runs: u64,
-    /// Break the build on purpose, to see that the auditor catches it: ends at the first seed that does,
+    /// Break the protocols on purpose, to see that the auditor detects it: ends at the first seed that does,
     /// with exit status 1.
     #[arg(long, value_name = "HOW")]
     pub broken: Option<Broken>,

@@ -1,4 +1,4 @@
-//! Offline tests of the whole: the chain on the in-memory log, and the rules as programs.
+//! Offline tests of the whole: the chain on the in-memory log, and the rules for sources and documents as programs.
 //!
 //! No server and no network. What one crate can check alone is tested in that crate.
 
@@ -7,6 +7,7 @@
 mod api_keys;
 mod chain;
 mod deploy;
+mod docs;
 mod licences;
 mod peers;
 mod pipeline_table;

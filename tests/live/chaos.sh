@@ -4,7 +4,7 @@
 #
 #   tests/live/chaos.sh                       the short series
 #   tests/live/chaos.sh --runs 1000           until so many faults have been made
-#   tests/live/chaos.sh --runs 1000 --report F  goes on after the last round in F, and adds to it
+#   tests/live/chaos.sh --runs 1000 --report F  resumes after the last round in F, and adds to it
 #   ... --seed N                              another series (default 1)
 #   ... --only KIND                           one kind of fault from outside, as the report names it
 #   ... --dev                                 an unoptimised build, as the other suites' offline one

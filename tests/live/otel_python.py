@@ -20,7 +20,7 @@ import uuid
 
 MODEL = "gpt-4o-mini"
 ANSWERS = {
-    # Tokens are told apart by model, so that a mix-up shows.
+    # Token counts differ by model, so that a mix-up shows.
     "tool": {"tokens": (21, 7), "finish_reason": "tool_calls"},
     "text": {"tokens": (40, 11), "finish_reason": "stop"},
 }

@@ -153,7 +153,8 @@ fn golden_requests_come_to_the_events_beside_them() {
             std::fs::write(&expected, &text).unwrap();
         }
         let golden = std::fs::read_to_string(&expected).unwrap_or_default();
-        assert!(text == golden, "{}: UPDATE=1 rewrites it; it is now\n{text}", expected.display());
+        let remedy = "UPDATE=1 cargo test -p ingest --all-features --lib otlp rewrites it";
+        assert!(text == golden, "{}: {remedy}; it is now\n{text}", expected.display());
     }
 }
 

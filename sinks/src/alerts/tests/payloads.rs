@@ -66,6 +66,7 @@ fn each_alert_becomes_exactly_this() {
         event_ids: Vec::new(),
         ..firing()
     };
+    let remedy = "UPDATE=1 cargo test -p sinks --lib alerts rewrites it";
     for (case, alert) in [("firing", firing()), ("resolved", resolved(1)), ("quiet", quiet)] {
         for (format, body) in bodies(&alert) {
             let path = format!("{}/test-data/alerts/{format}-{case}.json", env!("CARGO_MANIFEST_DIR"));
@@ -73,7 +74,7 @@ fn each_alert_becomes_exactly_this() {
             if std::env::var_os("UPDATE").is_some() {
                 std::fs::write(&path, &found).unwrap();
             }
-            assert_eq!(found, std::fs::read_to_string(&path).unwrap(), "{path}");
+            assert_eq!(found, std::fs::read_to_string(&path).unwrap(), "{path}: {remedy}");
         }
     }
 }

@@ -70,7 +70,8 @@ fn the_document_says_what_the_table_says() {
         std::fs::write(&path, &expected).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap();
-    assert!(written == expected, "docs/otlp.md differs from the table: UPDATE=1 rewrites it");
+    let remedy = "UPDATE=1 cargo test -p ingest --all-features --lib otlp rewrites it";
+    assert!(written == expected, "docs/otlp.md differs from the table: {remedy}");
 }
 
 #[test]
