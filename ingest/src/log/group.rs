@@ -67,7 +67,7 @@ impl Group {
         Self { partitions, members: BTreeMap::new(), owners: BTreeMap::new(), incarnations: 0 }
     }
 
-    /// Adds a member; an older one of the same instance is gone at once.
+    /// Adds a member; an older one of the same instance is fenced at once.
     pub(super) fn join(&mut self, instance: &str) -> u64 {
         self.incarnations += 1;
         let member = Member { incarnation: self.incarnations, ..Member::default() };
