@@ -56,7 +56,7 @@ impl SpoolConfig {
 /// Why a spool could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// Another process has it: stop, or take another directory.
+    /// Another process uses it: stop, or choose another directory.
     #[error("spool {} is in use by another process: give each process a directory of its own", .0.display())]
     Locked(PathBuf),
     /// The bound is reached: wait until records are acknowledged, or drop and count.
@@ -65,7 +65,7 @@ pub enum SpoolError {
     /// A record longer than a frame may be: it can never be stored.
     #[error("record of {0} bytes is longer than {PAYLOAD_BYTES_MAX}")]
     TooLarge(usize),
-    /// The file system refuses: look at the path and at free space. The spool stays usable.
+    /// The file system refuses: check the path and the free space. The spool stays usable.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
         /// What was tried.

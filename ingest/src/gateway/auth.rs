@@ -278,7 +278,7 @@ impl Denied {
     }
 
     /// Value of `WWW-Authenticate`, which RFC 9110 section 15.5.2 asks for in every 401; the `error` of
-    /// RFC 6750 section 3.1 only where a credential was brought.
+    /// RFC 6750 section 3.1 only where a credential was sent.
     pub const fn challenge(&self) -> Option<&'static str> {
         match self.code {
             DenialCode::CredentialMissing => Some("Bearer realm=\"custody\""),

@@ -28,7 +28,7 @@ pub enum MediaType {
 
 impl MediaType {
     /// The form of a body, by its `content-type` and the presence of a `ce-specversion` header.
-    /// Without a content type it is taken for `application/json`.
+    /// Without a content type it is read as `application/json`.
     ///
     /// # Errors
     /// [`Code::UnsupportedMediaType`] for any other type or a charset that is not UTF-8.

@@ -1,4 +1,4 @@
-//! An OTLP export, whichever transport brought it: a body to events, and the answer to it.
+//! An OTLP export over either transport: a body to events, and the answer to it.
 //!
 //! It does not read bodies and does not know how an answer is framed; `router` and `grpc` do.
 
@@ -22,7 +22,7 @@ pub(super) enum Signal {
     Logs,
 }
 
-/// How an OTLP request came.
+/// Transport, signal and encoding of an OTLP request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Export {
     pub(super) protocol: &'static str,

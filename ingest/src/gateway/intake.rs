@@ -1,4 +1,4 @@
-//! What a request brings and what it is refused with: the data between protocols and the writer.
+//! The events of a request and the problems that it is refused with: the data between protocols and the writer.
 //!
 //! Pure data and limits. It reads no clock, assigns no numbers and writes nothing.
 
@@ -19,7 +19,7 @@ pub struct IntakeContext<'a> {
     pub arrived_at: TimestampMicros,
 }
 
-/// One event as a request brought it.
+/// One event as it was received.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arrived {
     /// The event. Where `numbered` is false, `seq`, `prev_hash` and the producer's numbers are still

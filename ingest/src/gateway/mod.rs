@@ -181,7 +181,7 @@ impl<B: Broker> Gateway<B> {
     /// `drain_timeout_ms`. What is not in the log by then was not acknowledged, so clients send it again.
     ///
     /// # Errors
-    /// A listener failed, or the log can never take what was sent.
+    /// A listener failed, or the log will never accept what was sent.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), GatewayError> {
         let Self { config, http, grpc, addresses, tls, app, keys, writer } = self;
         let (close, closed) = watch::channel(false);

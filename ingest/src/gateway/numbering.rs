@@ -139,7 +139,7 @@ impl Numbering {
         value
     }
 
-    /// Begins a new epoch where a session or tenant would be one too many. Epochs of one writer grow
+    /// Begins a new epoch where a session or tenant would exceed the limit. Epochs of one writer grow
     /// even where the clock does not.
     fn make_room(&mut self, tenant_id: &str, session_id: Uuid, now: TimestampMicros) {
         let tenant = self.tenants.get(tenant_id);

@@ -26,7 +26,7 @@ pub(super) fn clock() -> TimestampMicros {
     NOW
 }
 
-/// A log in memory with a gate before its appends: each needs a permit, and says that it came.
+/// A log in memory with a gate before its appends: each needs a permit and reports its arrival.
 #[derive(Debug, Clone)]
 pub(super) struct Gated {
     pub(super) inner: MemoryBroker,
@@ -54,7 +54,7 @@ impl Gated {
         self.gate.add_permits(1 << 20);
     }
 
-    /// Waits until one more append has come to the gate.
+    /// Waits until one more append has reached the gate.
     pub(super) async fn has_come(&self) {
         self.came.acquire().await.unwrap().forget();
     }

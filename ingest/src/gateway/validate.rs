@@ -1,4 +1,4 @@
-//! The rules that an event must satisfy before it is numbered, whatever protocol brought it.
+//! The rules that an event must satisfy before it is numbered, whatever its protocol.
 //!
 //! The stage `pii` makes dead letters of events that break the header's rules or the size limit. Everything of
 //! that which intake can know is refused here, where the sender can still correct it: the header is checked
@@ -40,7 +40,7 @@ impl Numbers {
     const NAMES: [&'static str; 5] = ["seq", "producer_id", "producer_epoch", "producer_seq", "prev_hash"];
     const MANDATORY: u8 = 0b0_1111;
 
-    /// The event brought the header field `name`; other names than those of numbers do not count.
+    /// Records that the event has the header field `name`; names of other fields are ignored.
     pub fn note(&mut self, name: &str) {
         if let Some(bit) = Self::NAMES.iter().position(|number| *number == name) {
             self.bits |= 1 << bit;
@@ -67,14 +67,14 @@ impl Numbers {
 /// An event as a protocol has read it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
-    /// The event, before the other members are applied. An event id of zeros or a time of 0 means that it brought
+    /// The event, before the other members are applied. An event id of zeros or a time of 0 means that it had
     /// none.
     pub event: RawEvent,
     /// What it gave as session: a UUID or any name.
     pub session: Option<String>,
     /// What it gave as parent session.
     pub parent_session: Option<String>,
-    /// Which numbers it brought.
+    /// Which numbers it had.
     pub numbers: Numbers,
     /// The header's `source` where the gateway numbers it.
     pub source: &'static str,

@@ -72,7 +72,7 @@ impl Group {
         self.partitions = self.partitions.max(partitions);
     }
 
-    /// Adds a member; an older one of the same instance is gone at once.
+    /// Adds a member; an older one of the same instance is fenced at once.
     pub(super) fn join(&mut self, instance: &str) -> u64 {
         self.incarnations += 1;
         let member = Member { incarnation: self.incarnations, ..Member::default() };

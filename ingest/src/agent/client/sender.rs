@@ -1,7 +1,7 @@
 //! The sender: one thread that reads the spool, posts batch after batch, and acknowledges.
 //!
 //! One request is in flight at a time, so that batches cannot overtake each other. `verdict` decides what an
-//! answer means; a batch is dropped from the spool only on the gateway's word.
+//! answer means; only the gateway's answer removes a batch from the spool.
 
 use std::collections::VecDeque;
 use std::io::Write as _;

@@ -102,7 +102,7 @@ pub(super) fn own_header(event_type: &str, event_id: Uuid, at: TimestampMicros, 
     }
 }
 
-/// An event of the service itself, as if a request had brought it.
+/// An event of the service itself, in the form of a received one.
 pub(super) fn arrived(event: RawEvent) -> Arrived {
     let content_sha256 = Sha256::of(&codec().encode(&event));
     Arrived { event, numbered: false, content_sha256, raw: None }

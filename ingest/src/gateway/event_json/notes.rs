@@ -112,7 +112,7 @@ impl Notes {
         self.error(path, Code::MalformedJson, "a string has an escape that stands for no character")
     }
 
-    /// Refuses JSON that nests deeper, counted from the event, than anybody looks into.
+    /// Refuses JSON that nests deeper, counted from the event, than any stage reads.
     pub(super) fn check_depth<E: de::Error>(&mut self, path: Path<'_>, json: &str) -> Result<(), E> {
         // Counted from the event and not from the value: the stages look into what is nested in the whole
         // event.

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
 /// The text of a JSON string, borrowed where it has no escape; `None` where the value is no string or
-/// an escape in it stands for no character.
+/// an escape in it is no character.
 pub(in crate::gateway) fn string<'de>(value: &'de RawValue) -> Option<Cow<'de, str>> {
     let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
     // Most strings have no escape and are borrowed. An escaped one is parsed, because only that shows half

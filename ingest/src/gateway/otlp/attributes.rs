@@ -48,7 +48,7 @@ pub(super) struct Attributes {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ext {
     map: BTreeMap<String, String>,
-    /// Keys that came more than once, and how often: without it a request that repeats one key takes
+    /// Keys that occurred more than once, and how often: without it a request that repeats one key takes
     /// time in the square of its length.
     repeated: BTreeMap<String, u64>,
 }

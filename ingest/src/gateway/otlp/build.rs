@@ -391,7 +391,7 @@ fn evaluated(a: &mut Attributes, name: &str) -> EvaluationResult {
     }
 }
 
-/// The evaluation that a span event brings.
+/// The evaluation in a span event.
 pub(super) fn evaluation_event(
     record: &OtlpRecord<'_>,
     index: u32,

@@ -68,7 +68,7 @@ pub struct Context<'a> {
     pub sessions: &'a TraceSessions,
 }
 
-/// What a request came to.
+/// The outcome of mapping a request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Mapped {
     /// Events in the order of their spans or records; what a span stands for stays together.

@@ -26,7 +26,7 @@ const NUMBERING_BYTES_MAX: usize = 1_024;
 pub(super) enum Part {
     /// The event that has the record's attributes.
     Main,
-    /// What came before it: an attempt, a start.
+    /// What precedes it: an attempt, a start.
     Before,
     /// A policy's decision.
     Decision,
@@ -242,7 +242,7 @@ impl<'a> OtlpRecord<'a> {
         self.origin.event_id(self.tenant(), part)
     }
 
-    /// What names the record where it brings no id of its own: its span's id, or its event's.
+    /// What names the record where it has no id of its own: its span's id, or its event's.
     pub(super) fn own_id(&self) -> String {
         match self.origin {
             Origin::Span(_, span) => span.to_hex(),

@@ -101,7 +101,7 @@ fn mapped(
     record.finish(events, out)
 }
 
-/// What a span stands for. `span` is asked for its kind and name.
+/// What a span stands for. `span` gives its kind and name.
 pub(super) fn classify(attributes: &[KeyValue], span: &Span) -> OtlpKind {
     // One pass over the attributes: this runs for every span, most of which are of no agent.
     let (mut best, mut with, mut hinted, mut is_told, mut is_gen_ai) = (usize::MAX, None, None, false, false);
@@ -138,7 +138,7 @@ pub(super) fn classify(attributes: &[KeyValue], span: &Span) -> OtlpKind {
     }
 }
 
-/// Names of the attributes that tell what a span stands for.
+/// Names of the attributes that decide what a span stands for.
 fn telling() -> &'static [&'static str] {
     static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
     NAMES.get_or_init(|| {

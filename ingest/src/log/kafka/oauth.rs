@@ -66,7 +66,7 @@ impl Tokens {
     }
 }
 
-/// A JSON Web Token in its compact form, as librdkafka takes it.
+/// A JSON Web Token in its compact form, as librdkafka expects it.
 fn token(text: &str, now_ms: i64) -> Result<OAuthToken, &'static str> {
     const FORM: &str = "it holds no JSON Web Token (three parts joined by dots): write one there";
     let mut parts = text.split('.');
