@@ -34,6 +34,7 @@ use schemas::event::{Event, ModelCall, RawEvent, SessionEnded, SessionStarted};
 use schemas::id::{Sha256, Uuid};
 use schemas::record::PartitionId;
 use schemas::secret::Secret;
+use schemas::testing::until;
 use schemas::text::Content;
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
@@ -361,9 +362,7 @@ fn heartbeats_come_by_themselves() {
     let (server, address) = scripted([]);
     let config = ClientConfig { heartbeat_interval_ms: 1, ..config(address, dir.path()) };
     let client = Client::start(config).unwrap();
-    while client.stats().acked < 3 {
-        std::thread::yield_now();
-    }
+    until("acknowledged", || client.stats().acked >= 3);
     client.close(FOR_EVER);
     let arrived = distinct(&server);
     let closing = |a: &Arrived| a.event.h().ext.contains_key("custody.producer_closed");

@@ -11,6 +11,7 @@ use ingest::log::{ErrorClass as LogErrorClass, LogEvent};
 use schemas::codec::{Derived, codec};
 use schemas::record::{OutRecord, Position, header_value};
 use schemas::secret::Secret;
+use schemas::testing::until_async;
 use schemas::time::TimestampMicros;
 use sinks::alerts::config::{ReceiverConfig, ReceiverKind};
 
@@ -363,13 +364,15 @@ async fn an_alert_that_ended_in_another_members_partition_is_not_fired_here() {
         tokio::spawn(async move { run(task_broker, INSTANCE, &config, &AlertMetrics::default(), &task_control).await });
     // The other member holds its partitions and never delivers.
     let mut held = BTreeSet::new();
-    while held.len() != 2 || server.requests().is_empty() {
+    until_async("shared and posted", async || {
         match other.next().await.unwrap() {
             LogEvent::Assigned(partitions) => held.extend(partitions.into_iter().map(|(p, _)| p)),
             LogEvent::Revoked(partitions) => held.retain(|p| !partitions.contains(p)),
             _ => {}
         }
-    }
+        held.len() == 2 && !server.requests().is_empty()
+    })
+    .await;
     control.upstream_done.raise();
     task.await.unwrap().unwrap();
     for posted in server.requests().iter().flat_map(|r| r.json().as_array().unwrap().clone()) {

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ingest::log::{Broker, LogError};
 use schemas::limits::DERIVED_BYTES_MAX;
 use schemas::topic::Topic;
 
+use crate::operate::status::ASKED_AT_A_TIME;
 use crate::stage_table::{Count, count};
 
 /// What is known of a topic.
@@ -64,14 +66,14 @@ pub fn miscounted(topic: Topic, found: u32, partitions: u32) -> Option<String> {
 /// # Errors
 /// The log cannot be reached.
 pub async fn look<B: Broker>(broker: &B) -> Result<Vec<Seen>, LogError> {
-    let mut seen = Vec::new();
-    for &topic in Topic::ALL {
-        seen.push(match broker.topic_settings(topic).await? {
+    let look = |&topic: &Topic| async move {
+        Ok(match broker.topic_settings(topic).await? {
             Some(settings) => Seen { topic, partitions: Some(broker.partitions(topic).await?), settings },
             None => Seen { topic, partitions: None, settings: BTreeMap::new() },
-        });
-    }
-    Ok(seen)
+        })
+    };
+    let seen: Vec<_> = Topic::ALL.iter().map(look).collect();
+    stream::iter(seen).buffered(ASKED_AT_A_TIME).try_collect().await
 }
 
 impl Complaint {

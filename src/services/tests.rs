@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use ingest::log::{self, LogError};
+use schemas::testing::{PATIENCE, until_async};
 use sinks::error::{ErrorClass, SinkError};
 use sinks::retry::Backoff;
 
@@ -84,9 +85,7 @@ fn running(spec: RoleSpec) -> (Running, Health) {
 async fn a_role_comes_back_as_often_as_its_server_goes_away() {
     let (spec, starts) = failing(20, || of_sink(ErrorClass::Retry).into());
     let (mut running, health) = running(spec);
-    while !health.ready().0 {
-        tokio::task::yield_now().await;
-    }
+    until_async("ready", async || health.ready().0).await;
     assert_eq!(starts.load(Ordering::SeqCst), 21);
     running.stop().await.expect("drained");
     assert_eq!(running.unfinished(), Vec::<&str>::new());
@@ -96,9 +95,7 @@ async fn a_role_comes_back_as_often_as_its_server_goes_away() {
 async fn a_role_that_is_pushed_out_comes_back_but_not_for_ever() {
     let (spec, starts) = failing(3, || of_log(log::ErrorClass::Fenced).into());
     let (mut running_on, health) = running(spec);
-    while !health.ready().0 {
-        tokio::task::yield_now().await;
-    }
+    until_async("ready", async || health.ready().0).await;
     assert_eq!(starts.load(Ordering::SeqCst), 4);
     running_on.stop().await.expect("drained");
 
@@ -147,6 +144,6 @@ async fn intake_ends_before_anything_else_is_told_to() {
         RoleSpec { role: "x", label: label.to_owned(), ask: None, start: Box::new(start) }
     };
     let ((rest, _), (intake, _)) = (running(spec("load")), running(spec("gateway")));
-    super::drain(intake, rest, Duration::from_secs(60)).await.expect("drained");
+    super::drain(intake, rest, PATIENCE).await.expect("drained");
     assert_eq!(*order.lock().expect("order"), ["gateway", "load"]);
 }

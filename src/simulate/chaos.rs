@@ -2,6 +2,8 @@
 //!
 //! A role asks before each operation and is told to go on, to fail, to lose the answer, to crash or to
 //! stand still while a successor takes over. The same seed and the same questions give the same rulings.
+//! Once a role asks otherwise than it did, a seed means something else; a [`Planned`] fault names its place
+//! and happens there whatever is asked elsewhere.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,6 +93,21 @@ impl Operation {
 /// How often each fault happened.
 pub type Fired = BTreeMap<(Operation, FaultKind), u64>;
 
+/// A fault at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    /// Role, as the supervisor names it.
+    pub role: &'static str,
+    /// Operation.
+    pub operation: Operation,
+    /// Part of the object's key for the store, of the topic that the role reads for the log and the tables.
+    pub at: &'static str,
+    /// Such operations at such a place that pass before.
+    pub after: u32,
+    /// What goes wrong. A role that stands still wakes up when its successor has done its work.
+    pub fault: FaultKind,
+}
+
 /// One life of a role's process.
 #[derive(Debug, Default)]
 pub struct Attempt {
@@ -118,6 +135,10 @@ struct State {
     fired: Fired,
     /// Processes that stand still, each with the operations that others do meanwhile.
     sleepers: Vec<(u32, Arc<Attempt>)>,
+    /// Whether a script rules and not the seed.
+    is_scripted: bool,
+    /// Faults of the script that are still to come.
+    script: Vec<Planned>,
 }
 
 /// The rulings of one run; clones share them.
@@ -130,7 +151,26 @@ impl Chaos {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
         let rarity = rng.u32(2..20);
         let faults_left = rng.u32(0..=faults_max);
-        Self(Arc::new(Mutex::new(State { rng, rarity, faults_left, fired: Fired::new(), sleepers: Vec::new() })))
+        let (fired, sleepers, script) = (Fired::new(), Vec::new(), Vec::new());
+        let state = State { rng, rarity, faults_left, fired, sleepers, is_scripted: false, script };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// These faults and no others.
+    #[cfg(test)]
+    pub(super) fn scripted(script: &[Planned]) -> Self {
+        let chaos = Self::new(0, 0);
+        {
+            let mut state = chaos.lock();
+            (state.is_scripted, state.script) = (true, script.to_vec());
+        }
+        chaos
+    }
+
+    /// Faults of the script that have not happened.
+    #[cfg(test)]
+    pub(super) fn outstanding(&self) -> Vec<Planned> {
+        self.lock().script.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -149,11 +189,11 @@ impl Chaos {
     }
 
     /// The gate of one life of a role.
-    pub fn gate(&self, attempt: Arc<Attempt>) -> Gate {
-        Gate { chaos: self.clone(), attempt }
+    pub fn gate(&self, role: &'static str, attempt: Arc<Attempt>) -> Gate {
+        Gate { chaos: self.clone(), role, attempt }
     }
 
-    fn rule(&self, operation: Operation) -> Option<FaultKind> {
+    fn rule(&self, role: &str, operation: Operation, at: &str) -> Option<FaultKind> {
         let mut state = self.lock();
         state.sleepers.retain_mut(|(left, attempt)| {
             *left = left.saturating_sub(1);
@@ -162,6 +202,10 @@ impl Chaos {
             }
             *left > 0
         });
+        if let Some(fault) = state.planned(role, operation, at) {
+            *state.fired.entry((operation, fault)).or_default() += 1;
+            return Some(fault);
+        }
         let rarity = state.rarity * operation.commonness();
         if state.faults_left == 0 || state.rng.u32(0..rarity) != 0 {
             return None;
@@ -176,8 +220,25 @@ impl Chaos {
 
     fn sleep(&self, attempt: &Arc<Attempt>) {
         let mut state = self.lock();
+        if state.is_scripted {
+            return;
+        }
         let operations = state.rng.u32(1..200);
         state.sleepers.push((operations, Arc::clone(attempt)));
+    }
+}
+
+impl State {
+    /// The first fault of the script at this place, once what passes before it has passed.
+    fn planned(&mut self, role: &str, operation: Operation, at: &str) -> Option<FaultKind> {
+        let is_here = |p: &Planned| p.role == role && p.operation == operation && at.contains(p.at);
+        let index = self.script.iter().position(is_here)?;
+        let planned = self.script.get_mut(index)?;
+        if planned.after > 0 {
+            planned.after -= 1;
+            return None;
+        }
+        Some(self.script.remove(index).fault)
     }
 }
 
@@ -185,14 +246,17 @@ impl Chaos {
 #[derive(Debug, Clone)]
 pub struct Gate {
     chaos: Chaos,
+    role: &'static str,
     attempt: Arc<Attempt>,
 }
 
 impl Gate {
     /// The fault to carry out, if any. A crash before the operation and a standstill are carried out
     /// here: the first never returns, the second returns late, to go on as if nothing had happened.
-    pub async fn pass(&self, operation: Operation) -> Option<FaultKind> {
-        match self.chaos.rule(operation)? {
+    ///
+    /// `at` is the object's key, or the topic that the role reads.
+    pub async fn pass(&self, operation: Operation, at: &str) -> Option<FaultKind> {
+        match self.chaos.rule(self.role, operation, at)? {
             FaultKind::CrashBefore => {
                 self.crash().await;
                 None

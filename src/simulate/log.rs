@@ -106,7 +106,7 @@ impl Broker for SimBroker {
 impl SimLog {
     /// A question without effect: it is answered or refused.
     async fn ask(&self) -> Result<(), LogError> {
-        match self.gate.pass(Operation::Ask).await {
+        match self.gate.pass(Operation::Ask, self.topic.name()).await {
             None => Ok(()),
             Some(_) => Err(failed(RETRY, Operation::Ask)),
         }
@@ -114,7 +114,7 @@ impl SimLog {
 
     /// Carries out what goes wrong around a commit; `apply` is the commit itself.
     async fn write(&mut self, operation: Operation, write: Write) -> Result<(), LogError> {
-        let fault = self.gate.pass(operation).await;
+        let fault = self.gate.pass(operation, self.topic.name()).await;
         match fault {
             Some(FaultKind::Refused) => return Err(failed(RETRY, operation)),
             Some(FaultKind::Aborted) => return Err(failed(ErrorClass::AbortTxn, operation)),
@@ -142,7 +142,7 @@ enum Write {
 
 impl Log for SimLog {
     async fn next(&mut self) -> Result<LogEvent, LogError> {
-        match self.gate.pass(Operation::Read).await {
+        match self.gate.pass(Operation::Read, self.topic.name()).await {
             Some(FaultKind::Refused) => return Err(failed(RETRY, Operation::Read)),
             Some(FaultKind::Short) => {
                 let records_max = 1 + self.gate.draw(5) as usize;

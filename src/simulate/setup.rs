@@ -25,8 +25,8 @@ pub(super) struct Setup {
     pub(super) clock_flush_ms: Option<i64>,
     /// How long a batch waits for ClickHouse.
     pub(super) load_flush_ms: i64,
-    archive_rows_max: u64,
-    archive_flush_ms: i64,
+    pub(super) archive_rows_max: u64,
+    pub(super) archive_flush_ms: i64,
 }
 
 impl Setup {

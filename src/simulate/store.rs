@@ -34,7 +34,7 @@ fn outage() -> Error {
 #[async_trait]
 impl ObjectStore for SimStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let fault = self.gate.pass(Operation::Put).await;
+        let fault = self.gate.pass(Operation::Put, location.as_ref()).await;
         match fault {
             Some(FaultKind::Refused) => return Err(outage()),
             Some(FaultKind::Conflict) => {
@@ -61,7 +61,7 @@ impl ObjectStore for SimStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        match self.gate.pass(Operation::Get).await {
+        match self.gate.pass(Operation::Get, location.as_ref()).await {
             None => self.inner.get_opts(location, options).await,
             Some(_) => Err(outage()),
         }
@@ -73,7 +73,8 @@ impl ObjectStore for SimStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (gate, listing) = (self.gate.clone(), self.inner.list(prefix));
-        let first = futures::stream::once(async move { gate.pass(Operation::Get).await.map(|_| Err(outage())) });
+        let at = prefix.map(Path::to_string).unwrap_or_default();
+        let first = futures::stream::once(async move { gate.pass(Operation::Get, &at).await.map(|_| Err(outage())) });
         first.filter_map(|fault| async move { fault }).chain(listing).boxed()
     }
 

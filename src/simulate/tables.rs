@@ -73,12 +73,12 @@ fn outage() -> SinkError {
 
 impl RowSink for SimSink {
     async fn insert(&self, batch: &LoadBatch) -> Result<BTreeMap<Table, u64>, SinkError> {
-        let fault = self.gate.pass(Operation::Insert).await;
+        let publication = batch.publication();
+        let fault = self.gate.pass(Operation::Insert, publication.topic.name()).await;
         if fault == Some(FaultKind::Refused) {
             return Err(outage());
         }
         self.write_late();
-        let publication = batch.publication();
         let mut rows = BTreeMap::new();
         for mut insert in batch.inserts() {
             if self.broken == Some(Broken::TokenWithoutRange) {

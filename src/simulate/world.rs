@@ -202,7 +202,7 @@ impl World {
         for _ in 0..LIVES_MAX {
             let attempt = Arc::new(Attempt::default());
             let control = Control { upstream_done: upstream_done.clone(), ..Control::default() };
-            let mut task = tokio::spawn(life(self.clone(), self.chaos.gate(Arc::clone(&attempt)), control));
+            let mut task = tokio::spawn(life(self.clone(), self.chaos.gate(name, Arc::clone(&attempt)), control));
             tokio::select! {
                 biased;
                 () = attempt.crashed.notified() => {

@@ -242,6 +242,15 @@ const RULES: &[Rule] = &[
         broken: ("tests/it/x.rs", "//! x\nstd::thread::sleep(d);\n"),
     },
     Rule {
+        name: "style: tests wait by schemas::testing, which alone says how long",
+        check: |f| {
+            // What waits for nothing may give way.
+            let allowed = ["tests/it/tidy.rs", "schemas/src/testing/wait.rs", "src/services/tests.rs"];
+            naming(f, &["yield_now", "const PATIENCE"], |path| allowed.contains(&path) || !f.is_test())
+        },
+        broken: ("tests/it/x.rs", "//! x\nwhile !x { std::thread::yield_now(); }\n"),
+    },
+    Rule {
         name: "portable: no path of one machine and no registry host",
         check: |f| {
             let words = [

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use group::give_up;
+use group::{give_up, members};
 use ingest::log::kafka::{GroupProtocol, KafkaBroker, KafkaConfig};
 use ingest::log::{Appender as _, Broker as _, Committed, ErrorClass, Log, LogEvent, Txn};
 use ingest::log_conformance;
 use schemas::record::{OutRecord, PartitionId, Record};
+use schemas::testing::{PATIENCE, until_async};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
@@ -89,13 +90,15 @@ async fn what_was_begun_in_an_earlier_membership_is_not_committed() {
     broker.appender().await.unwrap().append(vec![record(Topic::Events, 1); 4]).await.unwrap();
     let mut old = broker.consumer("g", Topic::Events, "a").await.unwrap();
     assert_eq!(read_all(&mut old).await.len(), 4);
-    assert!(give_up(&bootstrap(), &format!("{namespace}g"), "a-custody.events.v1"));
+    let group = format!("{namespace}g");
+    assert!(give_up(&bootstrap(), &group, "a-custody.events.v1"));
     let mut new = broker.consumer("g", Topic::Events, "b").await.unwrap();
     assert_eq!(read_all(&mut new).await.len(), 4, "nothing was committed");
     new.commit(Txn { consumed: 0..3, ..step(vec![record(Topic::Clean, 3)]) }).await.unwrap();
-    // Long enough to hear of it by the next heartbeat, and to join again.
-    let rejoined = Instant::now() + Duration::from_secs(8);
-    while Instant::now() < rejoined {
+    // It hears of it by its next heartbeat and joins again, for which the other must take part in the rebalance.
+    let begun = Instant::now();
+    while members(&bootstrap(), &group) != Some(2) {
+        assert!(begun.elapsed() < PATIENCE, "not a member again within {PATIENCE:?}");
         let _event = tokio::time::timeout(Duration::from_millis(200), new.next()).await;
     }
     let intent = Committed { next: 0, metadata: "intent".to_owned() };
@@ -126,14 +129,19 @@ fn step(outputs: Vec<OutRecord>) -> Txn {
 /// Records until the consumer says that it has read everything.
 async fn read_all(log: &mut impl Log) -> Vec<Record> {
     let (mut records, mut assigned) = (Vec::new(), false);
-    loop {
-        match log.next().await.unwrap() {
-            LogEvent::Fetched { records: more, .. } => records.extend(more),
-            LogEvent::Assigned(_) => assigned = true,
-            LogEvent::Idle if assigned => return records,
-            _ => {}
+    until_async("read", async || match log.next().await.unwrap() {
+        LogEvent::Fetched { records: more, .. } => {
+            records.extend(more);
+            false
         }
-    }
+        LogEvent::Assigned(_) => {
+            assigned = true;
+            false
+        }
+        event => event == LogEvent::Idle && assigned,
+    })
+    .await;
+    records
 }
 
 /// The second record is larger than any broker setting here allows, and the first has been sent.
@@ -159,9 +167,8 @@ async fn an_aborted_step_is_never_seen_and_leaves_a_gap_in_the_offsets() {
     assert!(seen[0].at.offset > 0, "the aborted records and their marker took offsets");
 }
 
-/// An abort that has not ended by then is given up, and brokers end the transaction after 15 s and more:
-/// whoever reads behind it would wait so long.
-const ABORT_WAIT: Duration = Duration::from_secs(3);
+/// Brokers end a transaction that nobody aborts after 15 s and more: whoever reads behind it would wait so long.
+const ABORT_WAIT: Duration = Duration::from_secs(15);
 
 /// The broker refuses one record of the step while the others are on their way: an abort waits until it
 /// has heard of them all. A slow machine has more time, by what a step without the record took.

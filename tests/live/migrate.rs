@@ -96,17 +96,6 @@ impl World {
         until(&mut (), what, |()| self.held(condition) == SESSIONS, said);
     }
 
-    /// A process sees by itself that it must end; its exit code.
-    fn ended(&self, role: &[&str], running: &mut Running) -> Option<i32> {
-        let mut status = None;
-        let has_ended = |status: &mut Option<std::process::ExitStatus>| {
-            *status = running.0.try_wait().expect("a process");
-            status.is_some()
-        };
-        until(&mut status, "ended", has_ended, |_| format!("{role:?}: {}", self.installation.said(role)));
-        status.and_then(|status| status.code())
-    }
-
     fn said(&self) -> String {
         ROLES.iter().map(|role| format!("\n{role:?}: {}", self.installation.said(role))).collect()
     }
@@ -167,7 +156,7 @@ fn a_topic_that_is_given_partitions_from_outside_stops_its_roles() {
         broker.add_partitions(Topic::Events, 3).await.expect("a third partition");
     });
     for (role, running) in &mut roles {
-        let code = world.ended(role, running);
+        let code = running.ended();
         let said = world.installation.said(role);
         assert!(code != Some(0) && said.contains("partitions") && said.contains("custody topics migrate"), "{said}");
     }
@@ -194,7 +183,7 @@ fn a_migration_that_is_taken_back_before_intake_is_open_leaves_everything_as_it_
     tool.until("is closed");
     drop(tool);
     // It has seen the announcement.
-    world.ended(&["gateway"], &mut gateway);
+    gateway.ended();
     let (code, text) = world.topics(&["migrate", "--abort", "--partitions", "4"], &config);
     assert!(code == Some(0) && text.contains("taken back"), "{text}");
     let gateway = world.installation.role(&["gateway"], &config);
@@ -243,7 +232,7 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     let (code, text) = world.topics(&["migrate", "--abort", "--partitions", "8"], &old);
     assert!(code != Some(0) && text.contains("there is no way back"), "{text}");
     // It has seen the announcement; its address is free.
-    world.ended(&["gateway"], &mut gateway);
+    gateway.ended();
     let second = role(&&["gateway"][..], &new);
     tool.until("custody-completeness: ");
     drop(tool);
@@ -254,8 +243,8 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     println!("migrate: intake paused {:.1} s, rows {:.1} s", paused.as_secs_f64(), begun.elapsed().as_secs_f64());
     drop(tool);
     // The old roles see that they are history and end by themselves.
-    for (role, running) in ROLES.iter().zip(&mut roles) {
-        world.ended(role, running);
+    for running in &mut roles {
+        running.ended();
     }
     world.refused(&old, &["log.generation = 2", "log.partitions = 8"]);
     let roles: Vec<Running> = ROLES.iter().map(|r| role(r, &new)).collect();
@@ -277,8 +266,8 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
         "SELECT uniqExact(src_partition) FROM custody.events WHERE src_partition >= 100000 AND agent_instance_id = '{HELD}'"
     );
     assert_eq!(value(&partitions), "8");
-    let all = value("SELECT count() FROM custody.events").parse::<u64>().expect("a count");
-    world.installation.until("archived", || world.archived() == all);
+    // Of all agents: gateway and client have events of their own, which may come after the last of the sent ones.
+    world.installation.until("archived", || world.archived().to_string() == world.installation.count("1"));
     // Time has gone on by more than every grace, or the last files would not have been cut.
     let kinds = "SELECT groupArray((kind, n)) FROM (SELECT kind, count() AS n FROM custody.findings WHERE event_type = \
                  'detection.raised' AND agent_id = 'load' GROUP BY kind)";

@@ -14,13 +14,12 @@ use std::time::{Duration, Instant};
 
 use support::agent::Agent;
 use support::installation::{Installation, Running, free_port, run};
-use support::{custody, up};
+use support::{PATIENCE, custody, until, up};
 
 const PII: &[&str] = &["process", "pii"];
 const PARTITIONS: usize = 4;
 /// So many at a time that every partition has some of them.
 const SESSIONS: u64 = 16;
-const PATIENCE: Duration = Duration::from_secs(120);
 
 struct World {
     installation: Installation,
@@ -71,22 +70,17 @@ impl World {
 
     /// Goes on until every partition has new rows, and says how long one had none.
     fn settle(&mut self, what: &str) {
-        let begun = Instant::now();
         self.pause = Duration::ZERO;
         let from = self.look();
-        while self.look().iter().zip(from).any(|(rows, from)| *rows < from + 200) {
-            assert!(begun.elapsed() < PATIENCE, "{what}: no rows: {}", self.installation.said(PII));
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
+        let has_grown = |world: &mut Self| world.look().iter().zip(from).all(|(rows, from)| *rows >= from + 200);
+        until(self, what, has_grown, |world| world.installation.said(PII));
         println!("rescale ({}): {what}: longest pause of a partition {:.1} s", self.log, self.pause.as_secs_f64());
     }
 
     /// Goes on until every row has come.
     fn finish(&mut self, sent: u64) {
-        let begun = Instant::now();
-        while self.look().iter().sum::<u64>() < sent {
-            assert!(begun.elapsed() < PATIENCE, "{:?} of {sent} rows: {}", self.grown, self.installation.said(PII));
-        }
+        let said = |world: &mut Self| format!("{:?} of {sent} rows: {}", world.grown, world.installation.said(PII));
+        until(self, "loaded", |world| world.look().iter().sum::<u64>() >= sent, said);
         let counts = "SELECT count(), uniqExact(event_id), uniqExact(session_id, seq) FROM custody.events WHERE agent_id = 'load'";
         assert_eq!(self.installation.value(counts), format!("{sent}\t{sent}\t{sent}"));
     }
@@ -98,11 +92,13 @@ fn write_config(installation: &Installation, intake: &str, instance: &str, log: 
     let text = format!(
         "instance = \"{instance}\"\n[log]\nurl = \"{}\"\nnamespace = \"{}\"\npartitions = {PARTITIONS}\n{log}\n[clickhouse]\nurl = \"{}\"\n\
          [pii]\nkeys_file = \"{}\"\n[gateway]\nhttp_listen = \"{intake}\"\ngrpc_listen = \"127.0.0.1:0\"\n\
-         [telemetry]\nlisten = \"127.0.0.1:0\"\n[load]\nflush_interval_ms = 100\n",
+         [telemetry]\nlisten = \"127.0.0.1:0\"\n[load]\nflush_interval_ms = 100\n\
+         [lifecycle]\ndrain_timeout_ms = {}\n",
         installation.log(),
         installation.namespace,
         installation.clickhouse,
         base.join("pii.key").display(),
+        PATIENCE.as_millis(),
     );
     let config = base.join(format!("{instance}.toml"));
     std::fs::write(&config, text).expect("a configuration");

@@ -7,10 +7,12 @@
 
 mod sample;
 mod typical;
+mod wait;
 
 pub(crate) use sample::Sample;
 pub use sample::Seed;
 pub use typical::typical;
+pub use wait::{PATIENCE, until, until_async};
 
 use crate::codec::Derived;
 use crate::event::{Event, EventHeader, EventKind, RawEvent, read_record, with_record};

@@ -242,6 +242,9 @@ fn remembers_tokens(engine: &str, engine_full: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
     use schemas::codec::{Derived, codec};
     use schemas::event::{ControlTotal, Event, EventHeader, ModelCall, Tick};
     use schemas::id::Sha256;
@@ -250,6 +253,8 @@ mod tests {
     use schemas::topic::Topic;
 
     use super::*;
+    use crate::parquet::archive::{ArchiveConfig, ArchiveSink};
+    use crate::parquet::store::Store;
 
     /// 2026-11-30T23:59:59Z, milliseconds.
     const MONTH_END: i64 = 1_796_083_199_000;
@@ -315,11 +320,32 @@ mod tests {
         assert_eq!((publication.ticks, publication.offset_first, publication.offset_next), (1, 10, 13));
     }
 
-    #[test]
-    fn the_same_range_has_the_digest_that_the_archive_gives_it() {
-        let records = [record(Topic::Clean, 12, MONTH_END, &call()), record(Topic::Clean, 13, MONTH_END, &call())];
-        assert_eq!(batch(&records).publication(), batch(&records).publication());
-        assert_ne!(batch(&records).publication().row_digest, batch(&records[..1]).publication().row_digest);
+    /// What the manifest of an object of the archive says of the range from offset 10 on.
+    async fn archived(records: &[Record]) -> Publication {
+        let store = Store::new(Arc::new(InMemory::new()));
+        let mut sink = ArchiveSink::open(store, ArchiveConfig::default(), 1).await.unwrap();
+        let partition = records[0].at.partition;
+        assert_eq!(sink.position(partition).await.unwrap(), None);
+        sink.assign(partition, 10).unwrap();
+        sink.push(records).unwrap();
+        let (_, receipts, failure) = sink.flush().await.unwrap().remove(0);
+        assert_eq!((receipts.len(), failure), (1, None));
+        receipts[0].publication.clone()
+    }
+
+    #[tokio::test]
+    async fn the_same_range_has_the_digest_that_the_archive_gives_it() {
+        let check = async |offsets: &[(u64, Derived)]| {
+            let record = |(offset, value): &(u64, Derived)| record(Topic::Clean, *offset, MONTH_END, value);
+            let records: Vec<Record> = offsets.iter().map(record).collect();
+            let (loaded, archived) = (batch(&records).publication(), archived(&records).await);
+            assert_eq!(loaded, archived);
+            loaded.row_digest
+        };
+        let one = check(&[(12, call())]).await;
+        let two = check(&[(12, call()), (13, tick()), (17, call())]).await;
+        let moved = check(&[(12, call()), (13, tick()), (18, call())]).await;
+        assert!(one != two && two != moved, "another range has another digest");
     }
 
     #[test]

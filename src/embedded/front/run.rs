@@ -168,7 +168,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let held = lock(dir.path(), Duration::ZERO).expect("free");
         let leaving = std::thread::spawn(move || drop(held));
-        lock(dir.path(), Duration::from_secs(60)).expect("free once the holder is gone");
+        lock(dir.path(), schemas::testing::PATIENCE).expect("free once the holder is gone");
         leaving.join().expect("no panic");
     }
 

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ingest::log::kafka::KafkaBroker;
-use ingest::log::{Appender as _, Broker};
+use ingest::log::{Appender as _, Broker, LogError};
 use processors::rekey::{Change, StateEntry};
 use schemas::limits::STEP_BYTES_MAX;
 use schemas::record::{OutRecord, PartitionId};
@@ -15,6 +16,7 @@ use schemas::topic::Topic;
 
 use super::{Migration, say};
 use crate::clock;
+use crate::operate::status::ASKED_AT_A_TIME;
 use crate::stage_table::STAGES;
 
 type Entries = BTreeMap<(u32, Bytes), Bytes>;
@@ -84,11 +86,12 @@ impl Migration<'_> {
 
 /// The live entries of a state topic, by partition within its generation.
 async fn entries(broker: &KafkaBroker, topic: Topic) -> anyhow::Result<Entries> {
-    let mut entries = Entries::new();
-    for partition in broker.numbers(topic).await? {
+    let restored = broker.numbers(topic).await?.map(|partition| async move {
         let id = PartitionId { topic, partition };
-        let of = broker.state(id).await?;
-        entries.extend(of.into_iter().map(|(key, value)| ((id.index(), key), value)));
-    }
-    Ok(entries)
+        Ok::<_, LogError>((id.index(), broker.state(id).await?))
+    });
+    // Intake has begun again, but no row comes before this has ended.
+    let restored: Vec<_> = stream::iter(restored).buffered(ASKED_AT_A_TIME).try_collect().await?;
+    let of = |(index, of): (u32, Vec<(Bytes, Bytes)>)| of.into_iter().map(move |(key, value)| ((index, key), value));
+    Ok(restored.into_iter().flat_map(of).collect())
 }

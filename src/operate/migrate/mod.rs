@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ingest::agent::tick::Ticker;
 use ingest::log::kafka::KafkaBroker;
 use ingest::log::{Broker, Successor};
@@ -21,6 +22,7 @@ use super::topics::{self, Severity};
 use crate::clock;
 use crate::config::Config;
 use crate::dlq::scan;
+use crate::operate::status::ASKED_AT_A_TIME;
 use crate::services::topology;
 use crate::stage_table::partitions_of;
 
@@ -283,14 +285,16 @@ impl<'a> Migration<'a> {
     async fn close(&self) -> anyhow::Result<()> {
         let closing = "the user needs ALTER_CONFIGS on the events topic";
         self.old.set_closed(Topic::Events, true).await.context(closing)?;
-        for partition in self.old.numbers(Topic::Events).await? {
+        let refusals = self.old.numbers(Topic::Events).await?.map(|partition| {
             let id = PartitionId { topic: Topic::Events, partition };
-            let probe = || {
+            let probe = move || {
                 let now = clock::now();
                 Ticker::new(WRITER_ID, now, partition..partition + 1).round(now).remove(0)
             };
-            self.old.until_refused(id, probe).await?;
-        }
+            self.old.until_refused(id, probe)
+        });
+        // Each takes a producer of its own, half a second, and nothing is taken in meanwhile.
+        stream::iter(refusals).buffered(ASKED_AT_A_TIME).try_collect::<()>().await?;
         say(format_args!("{} is closed: the brokers refuse every record", self.old.wire_name(Topic::Events)));
         Ok(())
     }

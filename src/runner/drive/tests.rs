@@ -1,13 +1,13 @@
 //! How the loop ends. What it does with records is tested with the stages and the services.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
 use ingest::log::memory::MemoryBroker;
 use ingest::log::{Broker as _, Committed, Log, LogError, LogEvent, Txn};
 use processors::completeness::{Writers, WritersConfig};
 use schemas::record::PartitionId;
+use schemas::testing::PATIENCE;
 use schemas::topic::Topic;
 
 use super::drive;
@@ -79,6 +79,6 @@ async fn a_stage_that_waits_for_its_state_ends_when_it_is_told_to() {
     };
     let driven = drive(&mut core, &mut log, Some(Topic::StateWriters), None, &control, Stage::Writers.spec().group);
     let both = async { tokio::join!(driven, told) };
-    let (ended, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("it ends");
+    let (ended, ()) = tokio::time::timeout(PATIENCE, both).await.expect("it ends");
     ended.expect("in order");
 }

@@ -3,13 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use crate::support::holds_within;
 use crate::support::installation::run;
-
-/// Others write while it is made smaller: a size below what is held is refused, and tried again.
-const SHRINK_WAIT: Duration = Duration::from_secs(10);
+use crate::support::until;
 
 /// A mounted file system.
 #[derive(Debug)]
@@ -41,8 +37,9 @@ impl Disk {
 
     /// Room for `left` bytes is what is left.
     pub(crate) fn fill(&mut self, left: u64) {
-        let is_small = holds_within(SHRINK_WAIT, self, |disk| disk.resize(disk.size_and_held().1 + left).0 == Some(0));
-        assert!(is_small, "{} cannot be made smaller", self.path.display());
+        // Others write while it is made smaller: a size below what is held is refused, and tried again.
+        let shrinks = |disk: &mut Self| disk.resize(disk.size_and_held().1 + left).0 == Some(0);
+        until(self, "made smaller", shrinks, |disk| disk.path.display().to_string());
     }
 
     /// As it was.

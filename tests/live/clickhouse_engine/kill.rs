@@ -3,10 +3,10 @@
 use std::io::BufRead as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use clickhouse::{Client, Compression, Row};
 use custody::embedded::EmbeddedClickHouse;
+use schemas::testing::until_async;
 use serde::{Deserialize, Serialize};
 
 use super::{client, count, fresh, is_running, options, start};
@@ -37,9 +37,7 @@ async fn write_until_killed(client: Client) -> u64 {
 }
 
 async fn wait_for_batches(client: &Client, batches: u64) {
-    while count(client, "t").await < batches * ROWS_PER_BATCH {
-        tokio::task::yield_now().await;
-    }
+    until_async("written", async || count(client, "t").await >= batches * ROWS_PER_BATCH).await;
 }
 
 fn kill(pid: u32, signal: &str) {
@@ -83,18 +81,23 @@ async fn stop_finishes_what_runs_and_leaves_no_process() {
         .execute()
         .await
         .unwrap();
-    let running = {
-        let client = client.clone();
-        tokio::spawn(
-            async move { client.query("SELECT sum(sleepEachRow(0.5)) FROM numbers(2)").fetch_one::<u64>().await },
-        )
-    };
     insert(&client, 0).await.unwrap();
+    let sleep = || {
+        let client = client.clone();
+        let sql = "SELECT sum(sleepEachRow(0.5)) FROM numbers(6) SETTINGS max_block_size = 1";
+        tokio::spawn(async move { client.query(sql).fetch_one::<u64>().await })
+    };
+    let mut running = sleep();
     let started =
         "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow(0%' AND query NOT LIKE '%processes%'";
-    while client.query(started).fetch_one::<u64>().await.unwrap() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until_async("running", async || {
+        // A machine may take longer to look than it sleeps.
+        if running.is_finished() {
+            running = sleep();
+        }
+        client.query(started).fetch_one::<u64>().await.unwrap() > 0
+    })
+    .await;
     engine.stop().await.unwrap();
     assert!(!is_running(pid));
     assert_eq!(running.await.unwrap().unwrap(), 0);
@@ -113,11 +116,7 @@ async fn drop_leaves_no_process() {
 }
 
 async fn wait_until_gone(pid: u32) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while is_running(pid) {
-        assert!(Instant::now() < deadline, "process {pid} is still there");
-        tokio::task::yield_now().await;
-    }
+    until_async("gone", async || !is_running(pid)).await;
 }
 
 #[tokio::test]

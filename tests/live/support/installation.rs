@@ -8,8 +8,9 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 
-use super::custody;
+use super::{PATIENCE, custody};
 
 /// The value of a variable that tells where a server is.
 pub(crate) fn variable(name: &str, how: &str) -> String {
@@ -59,6 +60,13 @@ impl Running {
     pub(crate) fn drained(mut self) -> Option<i32> {
         let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        self.ended()
+    }
+
+    /// The exit code of a process that ends by itself.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        let has_ended = |running: &mut Self| running.0.try_wait().expect("a process").is_some();
+        super::until(self, "ended", has_ended, |running| format!("process {}", running.0.id()));
         self.0.wait().expect("ended").code()
     }
 }
@@ -217,9 +225,19 @@ impl Installation {
     }
 }
 
-/// Exit code and everything that was said.
+/// Exit code and everything that was said. A command that does not end is ended, and a failure.
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String) {
-    let output = command.output().expect("custody");
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().expect("custody");
+    let pid = i32::try_from(child.id()).expect("a pid");
+    let (send, receive) = channel();
+    // Only a test that has failed no longer listens.
+    std::thread::spawn(move || send.send(child.wait_with_output()).ok());
+    let output = receive.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        kill(pid);
+        panic!("not ended within {PATIENCE:?}: {command:?}")
+    });
+    let output = output.expect("its output");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code(), text)
 }

@@ -25,9 +25,8 @@ pub(crate) fn custody() -> Command {
     Command::new(binary())
 }
 
-/// Longest wait for something that must happen, in every live suite. It bounds hanging alone and is no property of
-/// what is tested: ten times what the slowest wait has taken on two busy cores (65 s).
-pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+/// Longest wait for something that must happen.
+pub(crate) use schemas::testing::PATIENCE;
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 

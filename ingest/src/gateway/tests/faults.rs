@@ -1,5 +1,6 @@
 //! A log that fails, hangs or loses answers; a queue that is full; the end of the gateway.
 
+use schemas::testing::until_async;
 use tokio::net::TcpStream;
 
 use crate::gateway::GatewayError;
@@ -41,9 +42,13 @@ async fn a_log_that_does_not_answer_is_503_and_the_same_events_again_are_no_new_
     log.lift();
     // Every request before it is in the log when one is acknowledged.
     let mut reply = gateway.post(&event(1, 1)).await;
-    while reply.status == 503 {
-        reply = gateway.post(&event(1, 1)).await;
-    }
+    until_async("answered", async || {
+        if reply.status == 503 {
+            reply = gateway.post(&event(1, 1)).await;
+        }
+        reply.status != 503
+    })
+    .await;
     assert_eq!(reply.json(), serde_json::json!({"accepted": 0, "duplicates": 1}));
     assert_eq!(log.events().len(), 1);
     gateway.stop().await;
@@ -60,9 +65,7 @@ async fn when_too_much_waits_new_requests_are_429_and_those_that_wait_are_answer
         let ask = Ask::post("/v1/events", "application/json", event(1, id).as_bytes()).bytes();
         waiting.push(tokio::spawn(exchange(gateway.http, Box::leak(ask.into_boxed_slice()))));
     }
-    while !gateway.metrics().contains(r#"reason="overloaded"} 2"#) {
-        tokio::task::yield_now().await;
-    }
+    until_async("refused", async || gateway.metrics().contains(r#"reason="overloaded"} 2"#)).await;
     log.lift();
     let mut accepted = 0;
     for reply in waiting {
@@ -87,9 +90,8 @@ async fn the_bytes_that_wait_are_bounded() {
     let body = format!("{}{}", event(1, 1), " ".repeat(3_000));
     let ask = Ask::post("/v1/events", "application/json", body.as_bytes()).bytes();
     let first = tokio::spawn(async move { exchange(gateway.http, &ask).await });
-    while !gateway_metrics(&gateway.registry).contains("custody_gateway_queue_bytes 4096") {
-        tokio::task::yield_now().await;
-    }
+    let metrics = || gateway_metrics(&gateway.registry);
+    until_async("queued", async || metrics().contains("custody_gateway_queue_bytes 4096")).await;
     let address = gateway.http;
     let body = format!("{}{}", event(1, 2), " ".repeat(3_000));
     let ask = Ask::post("/v1/events", "application/json", body.as_bytes());
@@ -117,9 +119,7 @@ async fn a_shutdown_answers_what_was_accepted_and_takes_nothing_more() {
     let waiting = tokio::spawn(async move { exchange(address, &ask).await });
     log.has_come().await;
     let ended = gateway.begin_stop();
-    while TcpStream::connect(address).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    until_async("no longer listening", async || TcpStream::connect(address).await.is_err()).await;
     assert!(!ended.is_finished(), "it waits for the log");
     log.lift();
     let reply = waiting.await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use schemas::testing::until_async;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -97,8 +98,6 @@ async fn connections_are_bounded_and_free_again() {
     assert_eq!(exchange(gateway.http, &Ask::get("/livez").bytes()).await.status, 0);
     assert!(gateway.metrics().contains("custody_gateway_connections_refused_total 1"));
     drop(first);
-    while gateway.send(Ask::get("/livez")).await.status != 200 {
-        tokio::task::yield_now().await;
-    }
+    until_async("free again", async || gateway.send(Ask::get("/livez")).await.status == 200).await;
     gateway.stop().await;
 }

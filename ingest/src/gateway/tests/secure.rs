@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use schemas::event::EventHeader;
+use schemas::testing::until_async;
 use tonic::Code;
 
 use crate::gateway::auth::Role;
@@ -85,11 +87,8 @@ async fn keys_decide_who_may_send_and_the_log_records_it() {
     drop(client);
 
     // Changes of keys are appended at the gateway's next check, counts at the latest when it ends.
-    while log.headers().iter().filter(|h| ["access.granted", "access.revoked"].contains(&h.event_type.as_str())).count()
-        < 4
-    {
-        tokio::task::yield_now().await;
-    }
+    let is_of_keys = |h: &&EventHeader| ["access.granted", "access.revoked"].contains(&h.event_type.as_str());
+    until_async("appended", async || log.headers().iter().filter(is_of_keys).count() >= 4).await;
     gateway.stop().await;
     let headers = log.headers();
     let count = |event_type: &str| headers.iter().filter(|h| h.event_type == event_type).count();
