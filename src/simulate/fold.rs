@@ -1,7 +1,7 @@
 //! The reference: every stage as the pure fold that it is, over whole partitions at once.
 //!
 //! No runner, no log, no batches, no time. Fed with the input alone it gives what an installation
-//! without faults holds; fed with the log of a run it gives what that very log must have led to. It
+//! without faults holds; fed with the log of a run it gives what that very log must have produced. It
 //! does not publish.
 
 use std::collections::BTreeMap;
@@ -31,6 +31,7 @@ pub(super) async fn chain(world: &World, given: &Topics) -> anyhow::Result<Topic
     let Setup { seed, partitions, .. } = world.setup;
     let mut made = Topics::new();
     fold(world, given, &mut made, roles::PII, Pii::new(settings::pii(seed))).await?;
+    // In the order of the topics: each stage reads what those before it made.
     let completeness = Completeness::new(settings::completeness_of(partitions));
     fold(world, given, &mut made, roles::COMPLETENESS, completeness).await?;
     fold(world, given, &mut made, roles::FEATURES, Features::new(settings::features_of(partitions))).await?;
@@ -57,8 +58,11 @@ where
     let outputs = roles::outputs_of(&world.broker, place).await?;
     let mut core = RunnerCore::new(processor, place.state, outputs);
     for (id, records) in inputs {
+        // A partition without records leads to nothing, and has no offset to commit.
         let Some(next) = records.last().map(|r| r.at.offset + 1) else { continue };
         let mut commands = core.handle(RunnerEvent::Restored(id, Vec::new()));
+        // One fetch of the whole partition: the laws say that batches do not matter, and here that is the claim under
+        // test.
         commands.extend(core.handle(RunnerEvent::Fetched(id, records, next, RegistryFacts::new())));
         for command in commands {
             match command {
@@ -76,5 +80,6 @@ fn append(made: &mut Topics, output: OutRecord) {
     let partition = PartitionId { topic, partition: partition.unwrap_or_default() };
     let held = made.entry(partition).or_default();
     let at = Position { partition, offset: held.len() as u64 };
+    // Kafka keeps milliseconds; compared in microseconds every record would differ.
     held.push(Record { at, timestamp: TimestampMicros::from_ms(timestamp.ms()), key, value, headers });
 }
