@@ -1,4 +1,4 @@
-//! State on its way to another number of partitions: what a stage is given and what it returns.
+//! State that moves to another number of partitions: what a stage receives and what it returns.
 //!
 //! How the entries of a stage move is part of its state: [`PartitionState::rekey`](crate::stage::PartitionState::rekey).
 //! Sessions, writers and subjects move with their keys; what belongs to a partition (an open window, writers'
@@ -56,6 +56,8 @@ impl Rekeyed {
     pub(crate) fn move_to(&mut self, partition: u32, entry: &StateEntry, what: &'static str) {
         match self.entries.entry((partition, entry.key.clone())) {
             std::collections::btree_map::Entry::Vacant(place) => _ = place.insert(entry.value.clone()),
+            // Two partitions held the same key, which only producers bring about that partition in their own way.
+            // Merging would need to know what entries mean.
             std::collections::btree_map::Entry::Occupied(_) => self.leave(what),
         }
     }

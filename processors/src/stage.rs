@@ -1,4 +1,4 @@
-//! The contract of a stage: what it is given, what it returns, what it remembers.
+//! The contract of a stage: what it receives, what it returns, what it remembers.
 //!
 //! The runner decodes, commits and restores; a stage only computes.
 
@@ -51,7 +51,7 @@ pub enum Route {
     All,
 }
 
-/// A derived record on its way to a topic.
+/// A derived record, addressed to a topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
     /// Topic.
@@ -68,7 +68,7 @@ pub struct Outgoing {
     pub value: Derived,
 }
 
-/// What a batch led to, in input order.
+/// What a batch produced, in input order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Output {
     /// Derived records.
@@ -142,6 +142,8 @@ impl PartitionState for NoState {
     }
 
     fn load(&mut self, key: &[u8], _value: &[u8]) -> Result<(), StateError> {
+        // An entry where none belongs is another stage's topic: to ignore it would start the stage without its
+        // memory.
         let key = String::from_utf8_lossy(key).into_owned();
         Err(StateError { key, reason: "this stage keeps no state".to_owned() })
     }

@@ -215,7 +215,7 @@ pub fn check_rekeyed<P: Processor>(stage: &P, events: &[Sourced<P::Input>], cuts
     // Two partitions that know the same keys, one of them less of each: producers may partition in their own way.
     let part = run(stage, &events[..events.len() / 2], &[], false).log;
     for logs in [[&whole, &part], [&part, &whole]] {
-        // A stage may refuse it: two partitions of a re-keyed topic hear the same watermarks.
+        // A stage may refuse it: all partitions of a re-keyed topic receive the same watermarks.
         _ = rekeyed_in_any_order::<P::State>(&entries_of(logs), 2, 3);
     }
 }

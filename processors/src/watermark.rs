@@ -2,7 +2,7 @@
 //! come out in one order, however the log interleaved them.
 //!
 //! A partition of such a topic holds one ordered stream per source partition, but how the streams
-//! are woven together depends on timing. The barrier holds every contribution until each source
+//! are interleaved depends on timing. The barrier holds every contribution until each source
 //! partition has reported, with a watermark, that nothing earlier will follow. What it does not
 //! do: it computes nothing from contributions, and it does not give up on a source partition that
 //! stays silent (its memory then grows with the lead of the others; the runner shows that as lag).
@@ -122,9 +122,11 @@ impl<T> Default for Barrier<T> {
 impl<T: Contribution> Barrier<T> {
     /// Takes a contribution in.
     pub fn offer(&mut self, slot: Slot, value: T) -> Offered {
+        // A step that is redone sends its contributions again, behind the watermark that it sent before.
         if self.marks.get(&slot.source_partition).is_some_and(|mark| slot.time <= *mark) {
             return Offered::TooLate;
         }
+        // The same slot is the same contribution: a stream numbers its own.
         if self.held.contains_key(&slot) {
             return Offered::Repeated;
         }
@@ -141,10 +143,13 @@ impl<T: Contribution> Barrier<T> {
     pub fn mark(&mut self, watermark: &Watermark) -> Result<Vec<Release<T>>, WatermarkError> {
         let partition = self.checked_partition(watermark)?;
         let at = watermark.at;
+        // Redelivered, or its partition's time stands still: either way nothing new is known.
         if self.marks.get(&partition).is_some_and(|mark| at <= *mark) {
             return Ok(Vec::new());
         }
         self.marks.insert(partition, at);
+        // Every time of any partition is released as a step of its own: taking only the minimum would let the
+        // interleaving cut the sequence.
         self.pending.insert(at);
         self.changed.extend([Entry::Mark(partition), Entry::Pending(at)]);
         Ok(self.release())
@@ -153,10 +158,8 @@ impl<T: Contribution> Barrier<T> {
     /// The time up to which everything has been released; `None` until every source partition has
     /// reported once.
     pub fn complete_to(&self) -> Option<TimestampMicros> {
-        match self.marks.len() == self.source_partitions as usize {
-            true => self.marks.values().min().copied(),
-            false => None,
-        }
+        // One that has not reported may still send anything: its time is unknown, not early.
+        if self.marks.len() == self.source_partitions as usize { self.marks.values().min().copied() } else { None }
     }
 
     /// How many contributions wait.
@@ -169,6 +172,7 @@ impl<T: Contribution> Barrier<T> {
         let out_of_range = WatermarkError::OutOfRange { partition, partitions };
         let number = u32::try_from(partition).map_err(|_| out_of_range)?;
         let count = u32::try_from(partitions).map_err(|_| out_of_range)?;
+        // Before the count is remembered: a watermark that cannot be true must not fix it.
         if number >= count {
             return Err(out_of_range);
         }
@@ -188,6 +192,7 @@ impl<T: Contribution> Barrier<T> {
     fn release(&mut self) -> Vec<Release<T>> {
         let Some(complete_to) = self.complete_to() else { return Vec::new() };
         let mut released = Vec::new();
+        // In the order of times and not of arrival: what is released is then a function of the streams alone (I6).
         while let Some(at) = self.pending.first().copied().filter(|at| *at <= complete_to) {
             while let Some(slot) = self.held.first_entry().filter(|entry| entry.key().time <= at) {
                 let (slot, value) = slot.remove_entry();
@@ -210,6 +215,7 @@ impl<T: Contribution> Barrier<T> {
     /// [`crate::stage::PartitionState::take_changes`].
     pub fn take_changes(&mut self) -> Vec<StateChange> {
         let changed = std::mem::take(&mut self.changed);
+        // The order of entries is that of their keys.
         changed.into_iter().map(|entry| (entry.key(), self.value(entry))).collect()
     }
 
@@ -225,12 +231,12 @@ impl<T: Contribution> Barrier<T> {
     /// Carries the entries of a barrier over; `place` gives the key of a contribution's record, `what` names one that
     /// is left behind.
     ///
-    /// Every partition of a re-keyed topic has heard the same watermarks once it is read to its end, so that
+    /// Every partition of a re-keyed topic has received the same watermarks once it is read to its end, so that
     /// new ones begin with those of the others. Source partitions that are added report before anything is
     /// released.
     ///
     /// # Errors
-    /// An entry cannot be read, or partitions differ in what they have heard: the topic was not read to its end.
+    /// An entry cannot be read, or partitions differ in what they have received: the topic was not read to its end.
     pub(crate) fn rekey(
         entries: &[&StateEntry],
         change: &Change,
@@ -238,13 +244,14 @@ impl<T: Contribution> Barrier<T> {
         what: &'static str,
         to: &mut Rekeyed,
     ) -> Result<(), StateError> {
-        let mut told: Vec<BTreeMap<&Bytes, &Bytes>> = vec![BTreeMap::new(); change.from as usize];
+        let mut received: Vec<BTreeMap<&Bytes, &Bytes>> = vec![BTreeMap::new(); change.from as usize];
         for entry in entries {
             let error = |reason: &str| StateError { key: schemas::id::hex(&entry.key), reason: reason.to_owned() };
             match Entry::from_key(&entry.key).ok_or_else(|| error("not an entry of a watermark barrier"))? {
                 Entry::Partitions => to.fold(entry),
                 Entry::Mark(_) | Entry::Pending(_) => {
-                    let of = told.get_mut(entry.partition as usize).ok_or_else(|| error("of no partition"))?;
+                    let of = received.get_mut(entry.partition as usize).ok_or_else(|| error("of no partition"))?;
+                    // Compared below: they must be the same in every partition before they may be copied.
                     of.insert(&entry.key, &entry.value);
                 }
                 Entry::Held(_) => {
@@ -253,16 +260,22 @@ impl<T: Contribution> Barrier<T> {
                 }
             }
         }
-        if let Some(other) = told.iter().find(|other| **other != told[0]) {
-            let key = other.keys().chain(told[0].keys()).next().map(|key| schemas::id::hex(key));
-            let reason = "the partitions have heard different watermarks: the topic was not read to its end".to_owned();
+        // A watermark that has not reached one partition would be lost to it, and its barrier would wait for that
+        // time without end.
+        if let Some(other) = received.iter().find(|other| **other != received[0]) {
+            let key = other.keys().chain(received[0].keys()).next().map(|key| schemas::id::hex(key));
+            let reason =
+                "the partitions have received different watermarks: the topic was not read to its end".to_owned();
             return Err(StateError { key: key.unwrap_or_default(), reason });
         }
-        let is_used = !told.first().is_none_or(BTreeMap::is_empty);
+        let is_used = !received.first().is_none_or(BTreeMap::is_empty);
+        // A barrier that never received a watermark learns the count from its first one.
         for partition in (0..change.to).filter(|_| is_used) {
+            // The new count, with the marks of the old partitions: nothing is released until those that are added
+            // have reported as well.
             let value = Bytes::copy_from_slice(&change.to.to_be_bytes());
             to.entries.insert((partition, Entry::Partitions.key()), value);
-            let copies = told[0].iter();
+            let copies = received[0].iter();
             to.entries.extend(copies.map(|(key, value)| ((partition, Bytes::clone(key)), Bytes::clone(value))));
         }
         Ok(())
@@ -322,6 +335,7 @@ impl Entry {
             (0, 0) => Some(Entry::Partitions),
             (1, 4) => Some(Entry::Mark(u32::from_be_bytes(rest.try_into().ok()?))),
             (2, 8) => Some(Entry::Pending(TimestampMicros(unordered(rest)?))),
+            // The length belongs to the pattern: a key that is cut is refused and not read as zeros.
             (3, 20) => Some(Entry::Held(Slot {
                 time: TimestampMicros(unordered(&rest[..8])?),
                 source_partition: u32::from_be_bytes(rest[8..12].try_into().ok()?),
@@ -333,6 +347,7 @@ impl Entry {
 }
 
 fn ordered(number: i64) -> [u8; 8] {
+    // With the sign bit flipped, bytes sort like signed numbers.
     (number ^ i64::MIN).to_be_bytes()
 }
 

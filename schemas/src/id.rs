@@ -36,21 +36,20 @@ macro_rules! fixed_bytes {
 
             /// Reads hexadecimal, hyphens allowed; `None` for any other text or length.
             pub fn from_hex(text: &str) -> Option<Self> {
+                // Without hyphens, so that an id reads the same in either spelling.
                 let mut digits = text.bytes().filter(|b| *b != b'-');
                 let mut out = [0; $size];
                 for byte in &mut out {
                     *byte = nibble(digits.next()?)? << 4 | nibble(digits.next()?)?;
                 }
+                // Digits left over are a longer id, not this one.
                 digits.next().is_none().then_some(Self(out))
             }
         }
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                match serializer.is_human_readable() {
-                    true => serializer.collect_str(self),
-                    false => serializer.serialize_bytes(&self.0),
-                }
+                if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_bytes(&self.0) }
             }
         }
 
@@ -69,9 +68,10 @@ macro_rules! fixed_bytes {
                         $name::from_hex(text).ok_or_else(|| E::custom(format_args!("not {} bytes of hexadecimal", $size)))
                     }
                 }
-                match deserializer.is_human_readable() {
-                    true => deserializer.deserialize_str(Visitor),
-                    false => deserializer.deserialize_bytes(Visitor),
+                if deserializer.is_human_readable() {
+                    deserializer.deserialize_str(Visitor)
+                } else {
+                    deserializer.deserialize_bytes(Visitor)
                 }
             }
         }
@@ -127,6 +127,7 @@ impl Uuid {
     pub fn derive(parts: &[&[u8]]) -> Self {
         let mut hash = sha2::Sha256::new();
         for part in parts {
+            // Without lengths ("ab", "c") and ("a", "bc") would be one id.
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -138,6 +139,7 @@ impl Uuid {
 
     /// A UUIDv7 from a time and 74 bits that the caller draws.
     pub fn v7(unix_ms: u64, random: u128) -> Self {
+        // 48 bits of milliseconds come first, so that ids sort by time (RFC 9562, section 5.7).
         let mut id = (random & ((1 << 80) - 1)).to_be_bytes();
         id[..6].copy_from_slice(&unix_ms.to_be_bytes()[2..]);
         Self::with_version(id, 7)
@@ -145,6 +147,7 @@ impl Uuid {
 
     fn with_version(mut id: [u8; 16], version: u8) -> Self {
         id[6] = (id[6] & 0x0f) | (version << 4);
+        // Variant 10: the one of RFC 9562.
         id[8] = (id[8] & 0x3f) | 0x80;
         Self(id)
     }
@@ -156,30 +159,30 @@ pub struct Blob(pub Vec<u8>);
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match serializer.is_human_readable() {
-            true => serializer.serialize_str(&hex(&self.0)),
-            false => serializer.serialize_bytes(&self.0),
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&hex(&self.0))
+        } else {
+            serializer.serialize_bytes(&self.0)
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.is_human_readable() {
-            true => {
-                struct Visitor;
-                impl de::Visitor<'_> for Visitor {
-                    type Value = Blob;
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str("bytes")
-                    }
-                    fn visit_str<E: de::Error>(self, text: &str) -> Result<Blob, E> {
-                        unhex(text).map(Blob).ok_or_else(|| E::custom("not bytes of hexadecimal"))
-                    }
-                }
-                deserializer.deserialize_str(Visitor)
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Blob;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
             }
-            false => serde_bytes::ByteBuf::deserialize(deserializer).map(|b| Blob(b.into_vec())),
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Blob, E> {
+                unhex(text).map(Blob).ok_or_else(|| E::custom("not bytes of hexadecimal"))
+            }
+        }
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Visitor)
+        } else {
+            serde_bytes::ByteBuf::deserialize(deserializer).map(|b| Blob(b.into_vec()))
         }
     }
 }
@@ -193,10 +196,12 @@ impl fmt::Debug for Blob {
 /// The bytes of hexadecimal `text`; `None` for any other text.
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2);
+    // An odd digit at the end is a pair of one, which is refused.
     let byte = |pair: &[u8]| match pair {
         [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
         _ => None,
     };
+    // The first pair that is none ends it: a text is hexadecimal as a whole or not at all.
     pairs.map(byte).collect()
 }
 

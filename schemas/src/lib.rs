@@ -1,4 +1,4 @@
-//! The words that everyone in Custody speaks: events, ids, topics, keys, limits and their bytes.
+//! The types that every part of Custody shares: events, ids, topics, keys, limits and their bytes.
 //!
 //! Pure: no async, no I/O, no clock, no randomness (invariant I1). It does not know how events
 //! travel, what is found in them or where they are stored.

@@ -9,6 +9,8 @@ use crate::time::TimestampMicros;
 /// Key of the Parquet object whose first record is at `offset_first`, put there by the broker at
 /// `broker_time`.
 pub fn data_key(partition: PartitionId, offset_first: u64, broker_time: TimestampMicros) -> String {
+    // Of the first record's log time: queries find an hour by its folder, and a writer that starts again finds the
+    // same folder.
     let (year, month, day, hour) = broker_time.utc_hour();
     let (topic, number) = (partition.topic.name(), partition.partition);
     format!(

@@ -22,8 +22,9 @@ impl PartitionId {
     /// Which partition it is within its generation, 0-based: what a key is mapped to, and the broker's own
     /// number. [`PartitionId::partition`] is never used twice in an installation: generation 2 of the topics
     /// begins at [`GENERATION_STRIDE`], generation 3 at twice that, so that a position, an object key and a
-    /// derived id mean one record for ever, though offsets begin again.
+    /// derived id always mean the same record, though offsets begin again.
     pub const fn index(self) -> u32 {
+        // Keys are mapped within a generation, whose partitions count from 0.
         self.partition % GENERATION_STRIDE
     }
 
@@ -57,6 +58,7 @@ impl Position {
             topic.name().as_bytes(),
             &partition.to_be_bytes(),
             &self.offset.to_be_bytes(),
+            // One source record may lead to several: the ordinal is their order in the stage's output.
             &ordinal.to_be_bytes(),
         ])
     }
@@ -91,6 +93,7 @@ pub type Headers = Vec<(String, Bytes)>;
 
 /// The value of the last header called `name`.
 pub fn header_value<'a>(headers: &'a Headers, name: &str) -> Option<&'a Bytes> {
+    // Kafka allows a name twice; the last one is the one that was added last.
     headers.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v)
 }
 
@@ -147,6 +150,7 @@ impl SourceRef {
     /// From record headers; `None` where they are absent or malformed.
     pub fn from_headers(headers: &Headers) -> Option<Self> {
         let offset = std::str::from_utf8(header_value(headers, header::SOURCE_OFFSET)?).ok()?.parse().ok()?;
+        // Another length is no digest: the caller decides, nothing is padded.
         let sha256 = Sha256(header_value(headers, header::SOURCE_SHA256)?.as_ref().try_into().ok()?);
         Some(Self { offset, sha256 })
     }

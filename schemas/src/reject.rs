@@ -17,7 +17,7 @@ pub enum RejectReason {
     UnknownSchema,
     /// The registry holds a schema that records cannot be read with.
     UnusableSchema,
-    /// The frame ends before its record does, or goes on after it.
+    /// The frame ends before its record does, or has bytes after it.
     Truncated,
     /// The bytes are not a record of the frame's schema.
     Malformed,
@@ -39,6 +39,8 @@ impl RejectReason {
     /// Stable code, used in dead-letter headers, metrics and tables.
     pub const fn code(self) -> &'static str {
         match self {
+            // Spelt out and not derived from the names: dashboards, alerts and `dlq replay --reason` use them, and a
+            // renamed variant must not change them.
             Self::Empty => "empty",
             Self::TooLarge => "too_large",
             Self::UnknownFrame => "unknown_frame",

@@ -28,6 +28,7 @@ impl Secret {
     }
 
     fn mask(&self) -> &'static str {
+        // Always eight asterisks: the length of a secret is none of the reader's business.
         if self.0.is_empty() { "" } else { "********" }
     }
 }
@@ -46,6 +47,7 @@ impl fmt::Display for Secret {
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Masked as well: a configuration that is printed in full must not be one that leaks.
         serializer.serialize_str(self.mask())
     }
 }

@@ -34,7 +34,9 @@ impl TimestampMicros {
     /// UTC calendar date and hour: (year, month, day, hour). Civil-from-days after Howard Hinnant,
     /// "chrono-Compatible Low-Level Date Algorithms".
     pub const fn utc_hour(self) -> (i64, u8, u8, u8) {
+        // Euclidean division throughout: times before 1970 round down like all others.
         let hours = self.0.div_euclid(3_600_000_000);
+        // Days since 0000-03-01: years that begin in March have the leap day at their end.
         let z = hours.div_euclid(24) + 719_468;
         let era = z.div_euclid(146_097);
         let doe = z.rem_euclid(146_097);
@@ -48,6 +50,7 @@ impl TimestampMicros {
 
     /// Day of the week, 0 = Monday.
     pub const fn weekday(self) -> u8 {
+        // 1970-01-01 was a Thursday.
         (self.0.div_euclid(86_400_000_000) + 3).rem_euclid(7) as u8
     }
 
@@ -64,6 +67,7 @@ impl TimestampMicros {
         let (second, rest) = digits(after(rest, b":")?, 2)?;
         let (micros, rest) = fraction(rest)?;
         let in_range = (1..=12).contains(&month) && day >= 1 && day <= days_of(year, month);
+        // 60 is a leap second.
         if !in_range || hour > 23 || minute > 59 || second > 60 {
             return None;
         }
@@ -88,6 +92,7 @@ const fn days_of(year: i64, month: i64) -> i64 {
 /// A number of exactly `count` decimal digits, and what follows it.
 fn digits(text: &[u8], count: usize) -> Option<(i64, &[u8])> {
     let (number, rest) = text.split_at_checked(count)?;
+    // `parse` would also take a sign.
     let all = number.iter().all(u8::is_ascii_digit);
     all.then(|| (number.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')), rest))
 }
@@ -103,6 +108,7 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let count = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     let (number, rest) = rest.split_at(count);
     let micros = (0..6).fold(0, |value, place| value * 10 + number.get(place).map_or(0, |d| i64::from(d - b'0')));
+    // A point without digits is no fraction.
     (count > 0).then_some((micros, rest))
 }
 
@@ -139,9 +145,11 @@ impl<'de> Deserialize<'de> for TimestampMicros {
                 TimestampMicros::from_rfc3339(text).ok_or_else(other)
             }
         }
-        match deserializer.is_human_readable() {
-            true => deserializer.deserialize_any(Visitor),
-            false => i64::deserialize(deserializer).map(Self),
+        // Only text formats can say themselves what comes next; in Avro the type is that of the schema.
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_any(Visitor)
+        } else {
+            i64::deserialize(deserializer).map(Self)
         }
     }
 }

@@ -85,8 +85,9 @@ topics! {
 
 impl Topic {
     /// The topic's name on the wire in a generation of the topics: its version. What is archived and derived
-    /// keeps the name of the first, and tells generations apart by partition numbers.
+    /// keeps the name of the first; partition numbers distinguish generations.
     pub fn name_of(self, generation: u32) -> String {
+        // The 1 at the end of the name is the generation; no other digit ends a name.
         format!("{}{generation}", self.name().trim_end_matches('1'))
     }
 
@@ -97,6 +98,7 @@ impl Topic {
 
     /// The topic of that name.
     pub fn from_name(name: &str) -> Option<Self> {
+        // Twelve names: a search is as fast as a map.
         Self::ALL.iter().copied().find(|t| t.name() == name)
     }
 }
@@ -116,6 +118,7 @@ pub fn session_key(tenant_id: &str, session_id: Uuid) -> Vec<u8> {
 pub fn joined_key(tenant_id: &str, rest: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(tenant_id.len() + 1 + rest.len());
     key.extend_from_slice(tenant_id.as_bytes());
+    // Not unambiguous and need not be: two keys that are equal only share a partition.
     key.push(b'/');
     key.extend_from_slice(rest.as_bytes());
     key
@@ -124,6 +127,8 @@ pub fn joined_key(tenant_id: &str, rest: &str) -> Vec<u8> {
 /// Partition of a key: the first four bytes of its SHA-256, modulo the partition count. The same on
 /// every log, so that a replay on another broker gives the same partitions.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    // A digest and not the broker's own hash: Kafka clients differ in theirs, and the other logs have none.
     let digest = Sha256::of(key).0;
+    // A topic has at least one; 0 would panic here (I4).
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % partitions.max(1)
 }

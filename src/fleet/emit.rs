@@ -13,7 +13,7 @@ use schemas::time::TimestampMicros;
 
 use super::faults::{BURST_FACTOR, Faults, OUTAGE_FAIL_PERCENT};
 use super::plant::{self, Planted};
-use super::{Run, Step, price, tokens_of};
+use super::{Run, Start, Step, price, tokens_of};
 
 /// An event with the time at which its agent hands it over.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,23 +24,9 @@ pub struct Timed {
     pub event: RawEvent,
 }
 
-/// Who runs a session, and when it starts.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Start {
-    /// Agent id; copies of the fleet have ids of their own.
-    pub agent_id: String,
-    /// Which copy of the fleet, 0-based.
-    pub copy: usize,
-    /// Which of the agent's writers, 0-based.
-    pub instance: usize,
-    /// Start.
-    pub at: TimestampMicros,
-    /// Seed of everything drawn for the session.
-    pub seed: u64,
-}
-
 /// Session id of a start.
 pub fn session_id(start: &Start) -> Uuid {
+    // From the start alone: a demo that is resumed gives every session the same id.
     Uuid::v7(start.at.ms().unsigned_abs(), u128::from(start.seed) << 9 | 0x55)
 }
 
@@ -84,6 +70,7 @@ pub fn session_events(run: &Run, start: &Start, faults: &Faults) -> (Vec<Timed>,
     for step in &run.steps {
         emitter.step(step);
     }
+    // Before the end: a session's last event is `session.ended`, and what comes after it is a finding.
     emitter.evaluated();
     emitter.ended();
     (emitter.events, emitter.planted)
@@ -156,16 +143,21 @@ impl Emitter<'_> {
         // A person reads and types; a tool result is passed on at once.
         let from_user = !matches!(self.events.last().map(|e| &e.event), Some(RawEvent::ToolCallCompleted(_)));
         self.wait(if from_user { 4_000.0 } else { 20.0 });
+        // Before the provider may fail: a retry sends the same input, and a value is planted once.
         let (input, planted) = plant::into_input(input, self.start, &mut self.rng);
         self.planted.extend(planted);
         let mut attempt = 1;
+        // At most three: during the outage four of five requests fail, and a session must still end.
         while self.provider_fails() && attempt <= 3 {
             self.failed_model(attempt);
             attempt += 1;
         }
+        // Only the first copy of the fleet has the planned names, so that a larger fleet has the same faults and not
+        // more of them.
         let burst = self.start.agent_id == self.faults.burst_agent && self.faults.burst.holds(self.now);
         let factor = if burst { BURST_FACTOR } else { 1 };
         let (input_tokens, output_tokens) = ((1_200 + tokens_of(&input)) * factor, tokens_of(output) * factor);
+        // By the tokens without the factor: a burst is dear, not slow, or the detector of latency would find it too.
         let latency_ms = self.wait(350.0 + 14.0 * output_tokens as f64 / factor as f64);
         let call = ModelCall {
             input: Some(Content::plain(input)),
@@ -225,6 +217,7 @@ impl Emitter<'_> {
             ..ToolCallAttempted::default()
         };
         self.push(RawEvent::ToolCallAttempted(attempted));
+        // Between attempt and completion, as `completeness` demands of every call that writes.
         let decision_id = self.decide(&tool_call_id);
         let latency_ms = self.wait(120.0);
         let completed = ToolCallCompleted {
@@ -305,6 +298,7 @@ impl Emitter<'_> {
             ..SessionEnded::default()
         };
         self.push(RawEvent::SessionEnded(ended));
+        // Known only now: the start declares how many events the session will have, itself included.
         let count = self.events.len() as i64;
         if let Some(Timed { event: RawEvent::SessionStarted(started), .. }) = self.events.first_mut() {
             started.expected_steps = count;
@@ -314,18 +308,17 @@ impl Emitter<'_> {
 }
 
 fn content(text: &str) -> Content<schemas::text::RawText> {
-    match text.starts_with(['{', '[']) {
-        true => Content::json(text),
-        false => Content::plain(text),
-    }
+    if text.starts_with(['{', '[']) { Content::json(text) } else { Content::plain(text) }
 }
 
 /// What a tool does, by the verbs in its name.
 fn side_effect(tool: &str) -> &'static str {
     const WRITES: [&str; 6] = ["book", "update", "cancel", "send", "modify", "create"];
-    match WRITES.iter().any(|verb| tool.starts_with(verb)) {
-        true => "write",
-        false if matches!(tool, "bash" | "ctf" | "python") => "destructive",
-        false => "read",
+    if WRITES.iter().any(|verb| tool.starts_with(verb)) {
+        "write"
+    } else if matches!(tool, "bash" | "ctf" | "python") {
+        "destructive"
+    } else {
+        "read"
     }
 }

@@ -12,10 +12,12 @@ use schemas::time::TimestampMicros;
 /// too large, and well-formed events with an impossible clock or header.
 pub fn values() -> Vec<Bytes> {
     let good = encoded(|_| {});
+    // Half of a good record: the frame is known, so that the reader only notices at its end.
     let cut = good.slice(..good.len() / 2);
     let mut trailing = good.to_vec();
     trailing.extend_from_slice(b"more");
     let mut not_utf8 = good.to_vec();
+    // Inside the agent's name: the length stays right, only the text is not UTF-8.
     if let Some(at) = good.windows(6).position(|w| w == b"broken") {
         not_utf8[at] = 0xff;
     }

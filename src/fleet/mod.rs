@@ -11,6 +11,8 @@ pub mod stream;
 pub mod synth;
 pub mod trajectory;
 
+use schemas::time::TimestampMicros;
+
 /// One agent run as its source describes it: what was said and called, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
@@ -60,6 +62,21 @@ pub enum Step {
         /// Its text.
         text: String,
     },
+}
+
+/// Who runs a session, and when it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// Agent id; copies of the fleet have ids of their own.
+    pub agent_id: String,
+    /// Which copy of the fleet, 0-based.
+    pub copy: usize,
+    /// Which of the agent's writers, 0-based.
+    pub instance: usize,
+    /// Start.
+    pub at: TimestampMicros,
+    /// Seed of everything drawn for the session.
+    pub seed: u64,
 }
 
 /// Rough token count: four characters to a token, the rule of thumb of OpenAI's tokenizer guide.

@@ -3,7 +3,7 @@
 //! Values are made up from the seed but well formed: cards pass Luhn, IBANs pass mod 97. Only the
 //! first copy of the fleet carries them, which keeps the list of values small.
 
-use super::emit::Start;
+use super::Start;
 
 /// One planted value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,7 @@ const INPUTS_PER_PLANT: u64 = 20;
 
 /// `input`, or now and then `input` with a sentence that holds a planted value, and that value.
 pub fn into_input(input: &str, start: &Start, rng: &mut fastrand::Rng) -> (String, Option<Planted>) {
+    // Drawn in any case: whether a value is planted must not shift what the session draws next.
     let draw = rng.u64(..);
     if start.copy > 0 || !draw.is_multiple_of(INPUTS_PER_PLANT) {
         return (input.to_owned(), None);
@@ -28,9 +29,11 @@ pub fn into_input(input: &str, start: &Start, rng: &mut fastrand::Rng) -> (Strin
 
 /// The planted sentence of a draw and the values in it.
 pub fn sentence(draw: u64) -> (String, Planted) {
+    // A generator of its own, for the same reason: values need different numbers of digits.
     let mut rng = fastrand::Rng::with_seed(draw);
     let digits =
         |rng: &mut fastrand::Rng, n: usize| -> String { (0..n).map(|_| char::from(b'0' + rng.u8(..10))).collect() };
+    // The quotient, because every draw that comes here is a multiple of 20.
     match draw / INPUTS_PER_PLANT % 6 {
         0 => {
             say("EMAIL", "Please write to ", format!("casey.{}@example.org", digits(&mut rng, 6)), " when it is done.")

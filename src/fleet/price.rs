@@ -37,6 +37,7 @@ const MODELS: &[Model] = &[
 /// The model that a file or model name mentions first.
 pub fn find(text: &str) -> Option<Model> {
     let mentions = MODELS.iter().filter_map(|m| Some((text.find(m.name)?, *m)));
+    // The first mention is the model itself; at one place, the longest name.
     mentions.min_by_key(|(at, m)| (*at, usize::MAX - m.name.len())).map(|(_, m)| m)
 }
 

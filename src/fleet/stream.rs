@@ -16,10 +16,10 @@ use schemas::record::{OutRecord, PartitionId, Position};
 use schemas::time::TimestampMicros;
 use schemas::topic::{Topic, joined_key, partition_of, session_key};
 
-use super::emit::{self, Start, Timed};
+use super::emit::{self, Timed};
 use super::faults::{Fate, Faults, LATE_MS, SessionFate, TRUNCATED_EVENTS};
 use super::plant::Planted;
-use super::{Run, Step, malformed};
+use super::{Run, Start, Step, malformed};
 
 /// What the stream is made from.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ pub struct StreamConfig {
     pub tick_interval_ms: i64,
     /// Time between two heartbeats of a writer.
     pub heartbeat_interval_ms: i64,
-    /// Ticks go on so long after the last event, so that every grace period passes.
+    /// How long ticks continue after the last event, so that every grace period passes.
     pub trail_ms: i64,
 }
 
@@ -102,7 +102,7 @@ pub struct Stream<'a> {
     starts: std::vec::IntoIter<(TimestampMicros, u64, usize, usize)>,
     next_start: Option<(TimestampMicros, u64, usize, usize)>,
     active: BinaryHeap<Reverse<Due<Session>>>,
-    writers: BTreeMap<String, Writer>,
+    writers: BTreeMap<String, FleetWriter>,
     deliveries: BinaryHeap<Reverse<Due<OutRecord>>>,
     order: u64,
     heartbeat_at: TimestampMicros,
@@ -114,7 +114,7 @@ pub struct Stream<'a> {
     planted: Vec<Planted>,
 }
 
-struct Writer {
+struct FleetWriter {
     sequencer: Sequencer,
     header: EventHeader,
 }
@@ -128,6 +128,7 @@ impl std::fmt::Debug for Stream<'_> {
 impl<'a> Stream<'a> {
     /// The stream of `runs`.
     pub fn new(runs: &'a [Run], config: StreamConfig) -> Self {
+        // Laid out before the first record, from runs and seed alone: a stream that is resumed must not plan again.
         let faults = Faults::plan(config.seed, runs, config.start, config.span_ms);
         let mut starts = starts(runs.len(), &config).into_iter();
         let mut stream = Self {
@@ -181,12 +182,14 @@ impl<'a> Stream<'a> {
             (Some(a), Some(b)) => a.min(b),
             (a, b) => a.or(b)?,
         };
+        // A heartbeat first at equal times: it lists what was open before, which is what its writer knew.
         if self.heartbeat_at <= next {
             let at = self.heartbeat_at;
             self.heartbeat_at = at.plus_ms(self.config.heartbeat_interval_ms);
             self.heartbeats(at, false);
             return Some(at);
         }
+        // Ties go to the start, always, so that two runs have one order.
         if start.is_some_and(|s| active.is_none_or(|a| s <= a)) {
             self.begin();
         } else if let Some(Reverse(Due(at, _, session))) = self.active.pop() {
@@ -199,6 +202,7 @@ impl<'a> Stream<'a> {
         let Some((at, seed, run, copy)) = std::mem::replace(&mut self.next_start, self.starts.next()) else { return };
         let run = &self.runs[run];
         let agent_id = agent_of(&run.agent_id, copy);
+        // From the seed, so that a session has the same writer in whatever order sessions start.
         let start = Start { agent_id, copy, instance: (seed as usize) % WRITERS_PER_AGENT, at, seed };
         let (events, planted) = emit::session_events(run, &start, &self.faults);
         self.planted.extend(planted);
@@ -210,6 +214,7 @@ impl<'a> Stream<'a> {
 
     fn schedule(&mut self, session: Session) {
         if let Some(next) = session.events.front() {
+            // Order of entry breaks ties of time; a heap alone would not keep it.
             self.order += 1;
             self.active.push(Reverse(Due(next.at, self.order, session)));
         }
@@ -217,10 +222,13 @@ impl<'a> Stream<'a> {
 
     fn emit(&mut self, at: TimestampMicros, mut session: Session) {
         let Some(Timed { mut event, .. }) = session.events.pop_front() else { return };
+        // Numbered before its fate is known: an event that never arrives has used its number, which is what makes the
+        // gap.
         let value = self.writer(event.h()).sequencer.stamp(&mut event);
         let h = event.h();
         let fate = match session.fate {
             SessionFate::Withheld => Fate::Withheld,
+            // The last two, the end included, since the queue holds what is still to come.
             SessionFate::Truncated if session.events.len() < TRUNCATED_EVENTS => Fate::Withheld,
             _ => self.faults.event(h.event_id, at, &h.agent_id, session.start.instance),
         };
@@ -236,6 +244,7 @@ impl<'a> Stream<'a> {
             }
             Fate::Duplicated { after_ms } => {
                 self.totals.duplicated += 1;
+                // The same bytes twice, under one id and one number: a redelivery and not a second event.
                 self.deliver(at, record.clone());
                 self.deliver(at.plus_ms(after_ms), record);
             }
@@ -243,10 +252,12 @@ impl<'a> Stream<'a> {
         self.schedule(session);
     }
 
-    fn writer(&mut self, h: &EventHeader) -> &mut Writer {
+    fn writer(&mut self, h: &EventHeader) -> &mut FleetWriter {
+        // A fixed epoch: a demo that is killed and resumed is the same process to its readers.
         let epoch = self.config.start;
-        self.writers.entry(h.producer_id.clone()).or_insert_with(|| Writer {
+        self.writers.entry(h.producer_id.clone()).or_insert_with(|| FleetWriter {
             sequencer: Sequencer::new(h.producer_id.clone(), epoch),
+            // What a writer says about itself is in no session.
             header: EventHeader { session_id: Uuid::ZERO, seq: -1, ..h.clone() },
         })
     }
@@ -263,6 +274,7 @@ impl<'a> Stream<'a> {
     }
 
     fn deliver(&mut self, at: TimestampMicros, mut record: OutRecord) {
+        // The time of arrival, which is the broker's: a late event keeps its own time inside.
         record.timestamp = at;
         self.order += 1;
         self.totals.delivered += 1;
@@ -279,6 +291,7 @@ impl<'a> Stream<'a> {
         let Some(writer) = self.writers.get_mut(producer_id) else { return };
         let h = EventHeader { event_time: at, ..writer.header.clone() };
         let mut event = make(&writer.sequencer, h);
+        // Derived, since no generator belongs to the writer: resumed, the heartbeat of that time has the same id.
         let id = Uuid::derive(&[producer_id.as_bytes(), event.h().event_type.as_bytes(), &at.0.to_be_bytes()]);
         event.h_mut().event_id = id;
         let value = writer.sequencer.stamp(&mut event);
@@ -289,6 +302,7 @@ impl<'a> Stream<'a> {
 
     /// A heartbeat of every writer; the last one says that the writer is done.
     fn heartbeats(&mut self, at: TimestampMicros, is_last: bool) {
+        // In the order of names, so that two runs number them alike.
         let producers: Vec<String> = self.writers.keys().cloned().collect();
         for producer in producers {
             self.own_event(at, &producer, |sequencer, mut h| {
@@ -331,6 +345,7 @@ impl<'a> Stream<'a> {
                     ..EventHeader::default()
                 };
                 let producer = h.producer_id.clone();
+                // Makes the writer known before its first session: the inventory is its first event.
                 self.writer(&h);
                 let tools = tools.iter().map(|t| (*t).to_owned()).collect();
                 self.own_event(at, &producer, |_, h| {
@@ -348,6 +363,7 @@ impl<'a> Stream<'a> {
 
     fn plant_malformed(&mut self) {
         let records = malformed::values();
+        // Spread over the span, so that dead letters come between good records and not in front of them.
         let step_ms = self.config.span_ms / (records.len() as i64 + 1);
         for (index, value) in (1..).zip(records) {
             let at = self.config.start.plus_ms(step_ms * index);
@@ -362,6 +378,7 @@ impl<'a> Stream<'a> {
     fn release(&mut self, at: TimestampMicros) {
         loop {
             let due = self.deliveries.peek().map(|d| d.0.0).filter(|d| *d < at);
+            // A tick first at equal times: it says that everything before it has arrived.
             if self.tick_at < at && due.is_none_or(|d| self.tick_at <= d) {
                 let round = self.ticks.round(self.tick_at);
                 self.totals.ticks += round.len() as u64;
@@ -370,6 +387,7 @@ impl<'a> Stream<'a> {
             } else if due.is_some() {
                 let Some(Reverse(Due(_, _, record))) = self.deliveries.pop() else { return };
                 let partition = PartitionId { topic: Topic::Events, partition: record.partition.unwrap_or_default() };
+                // Ticks carry counts per partition, so that the offset, which only the log knows, is not needed.
                 self.ticks.acknowledge(&[Position { partition, offset: 0 }]);
                 self.ready.push_back(record);
             } else {
@@ -383,6 +401,7 @@ impl<'a> Stream<'a> {
         if self.end.is_some() {
             return false;
         }
+        // Late batches and second copies may lie minutes ahead of the last session.
         let last = self.deliveries.iter().map(|d| d.0.0).max().unwrap_or(self.tick_at);
         let at = last.max(self.tick_at).plus_ms(1_000);
         self.heartbeats(at, true);
@@ -423,6 +442,7 @@ fn starts(runs: usize, config: &StreamConfig) -> Vec<(TimestampMicros, u64, usiz
             starts.push((at, rng.u64(..), run, copy));
         }
     }
+    // Seed, run and copy decide between equal times.
     starts.sort_unstable();
     starts
 }

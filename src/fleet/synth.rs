@@ -20,7 +20,7 @@ enum Style {
 
 /// What a kind of agent is like.
 #[derive(Debug)]
-struct Kind {
+struct AgentKind {
     agent_id: &'static str,
     tenant_id: &'static str,
     provider: &'static str,
@@ -58,7 +58,7 @@ const DESK_TOOLS: &[(&str, u32)] = &[
     ("send_refund", 53),
 ];
 
-const CONVERSATION: Kind = Kind {
+const CONVERSATION: AgentKind = AgentKind {
     agent_id: "",
     tenant_id: "acme",
     provider: "openai",
@@ -72,7 +72,7 @@ const CONVERSATION: Kind = Kind {
     failed_percent: 6,
     success_percent: 42,
 };
-const COMMANDS: Kind = Kind {
+const COMMANDS: AgentKind = AgentKind {
     style: Style::Commands,
     turns: [1, 2, 10, 10, 10],
     output_chars: [45, 65, 92, 116, 182],
@@ -82,10 +82,10 @@ const COMMANDS: Kind = Kind {
 };
 
 /// Per kind: figures of the run files that it follows.
-const KINDS: &[Kind] = &[
-    Kind { agent_id: "flight-desk", ..CONVERSATION },
-    Kind { agent_id: "order-desk", model: "gpt-4o-mini", tools: DESK_TOOLS, ..CONVERSATION },
-    Kind {
+const KINDS: &[AgentKind] = &[
+    AgentKind { agent_id: "flight-desk", ..CONVERSATION },
+    AgentKind { agent_id: "order-desk", model: "gpt-4o-mini", tools: DESK_TOOLS, ..CONVERSATION },
+    AgentKind {
         agent_id: "claims-desk",
         tenant_id: "globex",
         provider: "anthropic",
@@ -93,7 +93,7 @@ const KINDS: &[Kind] = &[
         tools: DESK_TOOLS,
         ..CONVERSATION
     },
-    Kind {
+    AgentKind {
         agent_id: "staff-desk",
         tenant_id: "globex",
         provider: "gcp.gemini",
@@ -101,9 +101,9 @@ const KINDS: &[Kind] = &[
         tools: DESK_TOOLS,
         ..CONVERSATION
     },
-    Kind { agent_id: "shell-ops", model: "gpt-4", failed_percent: 27, success_percent: 44, ..COMMANDS },
-    Kind { agent_id: "shell-helper", model: "gpt-3.5-turbo", failed_percent: 34, success_percent: 45, ..COMMANDS },
-    Kind {
+    AgentKind { agent_id: "shell-ops", model: "gpt-4", failed_percent: 27, success_percent: 44, ..COMMANDS },
+    AgentKind { agent_id: "shell-helper", model: "gpt-3.5-turbo", failed_percent: 34, success_percent: 45, ..COMMANDS },
+    AgentKind {
         agent_id: "log-reader",
         tenant_id: "globex",
         provider: "gcp.vertex_ai",
@@ -113,7 +113,7 @@ const KINDS: &[Kind] = &[
         success_percent: 17,
         ..COMMANDS
     },
-    Kind {
+    AgentKind {
         agent_id: "host-audit",
         tenant_id: "globex",
         provider: "self_hosted",
@@ -122,7 +122,7 @@ const KINDS: &[Kind] = &[
         success_percent: 36,
         ..COMMANDS
     },
-    Kind {
+    AgentKind {
         agent_id: "sql-analyst",
         model: "gpt-4",
         sessions: 60,
@@ -134,7 +134,7 @@ const KINDS: &[Kind] = &[
         success_percent: 74,
         ..COMMANDS
     },
-    Kind {
+    AgentKind {
         agent_id: "report-writer",
         model: "text-davinci-003",
         sessions: 40,
@@ -146,7 +146,7 @@ const KINDS: &[Kind] = &[
         success_percent: 16,
         ..COMMANDS
     },
-    Kind {
+    AgentKind {
         agent_id: "puzzle-solver",
         model: "gpt-4",
         turns: [2, 4, 8, 10, 10],
@@ -157,7 +157,7 @@ const KINDS: &[Kind] = &[
         success_percent: 40,
         ..COMMANDS
     },
-    Kind {
+    AgentKind {
         agent_id: "code-writer",
         tenant_id: "globex",
         provider: "anthropic",
@@ -177,6 +177,7 @@ pub fn fleet(seed: u64) -> Vec<Run> {
     let mut runs = Vec::new();
     for (index, kind) in KINDS.iter().enumerate() {
         for session in 0..kind.sessions {
+            // A generator per session: one more kind or session leaves all others as they are.
             let seed = seed ^ ((index as u64) << 40) ^ (u64::from(session) << 20) ^ 0x5eed;
             runs.push(kind.run(session, &mut fastrand::Rng::with_seed(seed)));
         }
@@ -184,7 +185,7 @@ pub fn fleet(seed: u64) -> Vec<Run> {
     runs
 }
 
-impl Kind {
+impl AgentKind {
     fn run(&self, session: u32, rng: &mut fastrand::Rng) -> Run {
         let steps = match self.style {
             Style::Conversation => self.conversation(rng),
@@ -217,10 +218,14 @@ impl Kind {
                 steps.push(Step::Model { input: said, output: format!("call {output}"), calls_tools });
                 if let Step::Tool { name, result, failed, .. } = &tool {
                     knows_person |= name == "get_user_details" && !failed;
+                    // The result is the next input, as in the recorded runs: what a tool reveals goes through the
+                    // model as well.
                     input.clone_from(result);
                 }
                 steps.push(tool);
             } else {
+                // A name that a tool revealed comes back in free text: that is what the scanner must find without a
+                // cue.
                 let text = if knows_person { format!("Thank you, {}. {output}", person.first) } else { output };
                 steps.push(Step::Model { input: said, output: text.clone(), calls_tools });
                 steps.push(Step::Output { text });
@@ -236,6 +241,7 @@ impl Kind {
         for _ in 0..draw(self.turns, rng) {
             let output = prose(draw(self.output_chars, rng), rng);
             let result = prose(draw(self.result_chars, rng), rng);
+            // A command's observation is the next turn's input (InterCode).
             let said = std::mem::replace(&mut input, result.clone());
             steps.push(Step::Model { input: said, output: output.clone(), calls_tools: true });
             let arguments = serde_json::json!({ "command": output }).to_string();
@@ -250,6 +256,7 @@ impl Kind {
         let name = self.tool_name(rng);
         let failed = rng.u32(..100) < self.failed_percent;
         let result = match name.as_str() {
+            // With the prefix by which tau-bench marks failures.
             _ if failed => "Error: the record was changed by someone else".to_owned(),
             "get_user_details" => person.profile(),
             "calculate" => format!("{}.{:02}", rng.u32(20..900), rng.u32(..100)),
@@ -259,6 +266,7 @@ impl Kind {
     }
 
     fn tool_name(&self, rng: &mut fastrand::Rng) -> String {
+        // One draw over the sum of the weights: frequencies are those of the recorded runs.
         let mut left = rng.u32(..self.tools.iter().map(|t| t.1).sum::<u32>());
         let chosen = self.tools.iter().find(|(_, weight)| {
             let found = left < *weight;
@@ -304,7 +312,9 @@ impl Person {
             first,
             last,
             user_id: format!("user_{number}"),
+            // A reserved domain (RFC 2606): no address belongs to anybody.
             email: format!("{}.{}{number}@example.com", lower(first), lower(last)),
+            // Days up to 28: every month has them.
             dob: format!("{}-{:02}-{:02}", rng.u32(1950..2004), rng.u32(1..13), rng.u32(1..29)),
             street: format!("{} Harbour Street", rng.u32(100..999)),
         }
@@ -325,7 +335,9 @@ impl Person {
 /// A value between the percentiles, by linear interpolation.
 fn draw(percentiles: Percentiles, rng: &mut fastrand::Rng) -> u32 {
     const SHARES: [f64; 5] = [0.05, 0.25, 0.50, 0.75, 0.95];
+    // Beyond the outer percentiles nothing was measured: the tails are cut, not invented.
     let share = rng.f64().clamp(SHARES[0], SHARES[4]);
+    // At least 1: the first percentile has none below it to start from.
     let upper = SHARES.iter().position(|s| share <= *s).unwrap_or(4).max(1);
     let (low, high) = (f64::from(percentiles[upper - 1]), f64::from(percentiles[upper]));
     let within = (share - SHARES[upper - 1]) / (SHARES[upper] - SHARES[upper - 1]);
@@ -333,6 +345,7 @@ fn draw(percentiles: Percentiles, rng: &mut fastrand::Rng) -> u32 {
 }
 
 fn code(rng: &mut fastrand::Rng) -> String {
+    // Without I, O, 0 and 1, so that no letter is read as a digit.
     (0..6).map(|_| char::from(b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789"[rng.usize(..32)])).collect()
 }
 
@@ -346,6 +359,7 @@ fn prose(chars: u32, rng: &mut fastrand::Rng) -> String {
         "to", "next", "step", "result", "shows", "rows", "for", "each", "group", "sorted", "value",
     ];
     let mut text = String::new();
+    // Bytes are characters here: the words are ASCII.
     while text.len() < chars as usize {
         if !text.is_empty() {
             text.push(' ');

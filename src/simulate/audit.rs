@@ -20,7 +20,7 @@ use crate::demo::census;
 use crate::stage_table::written_topics;
 
 /// A writer and its epoch.
-type Writer = (String, i64);
+type WriterEpoch = (String, i64);
 
 /// What is wrong with a run; empty if nothing is. `acknowledged` is where the log said that it keeps
 /// each record of the workload.
@@ -33,15 +33,19 @@ pub(super) async fn examine(
     let events = world.topics(&[Topic::Events]).await?;
     let mut topics = world.topics(&written_topics()).await?;
     intake(&events, workload, acknowledged, &mut wrong);
+    // In this order: what follows is held against the events that the first stage accepted.
     let accepted = answers(world, &events, &topics, &mut wrong);
     missing(&accepted, &topics, &mut wrong);
     counts(world, workload, &mut wrong).await?;
     secrecy(world, workload, &topics, &mut wrong);
     published::examine(world, &topics, &mut wrong).await?;
+    // Of the input alone: what an installation would hold in which nothing ever went wrong.
     let ideal = fold::chain(world, &events).await?;
     let are_ids_masked = !world.setup.is_dense;
     let due = Lanes::of(&ideal, are_ids_masked);
     wrong.extend(Lanes::of(&topics, are_ids_masked).differences(&due, "without faults"));
+    // Where the log has holes of its own, ids are not compared above; here the stages read the same holes, so that
+    // every byte must agree.
     if are_ids_masked {
         topics.extend(events);
         let again = fold::chain(world, &topics).await?;
@@ -53,6 +57,7 @@ pub(super) async fn examine(
 /// Acknowledged ⇒ present, where the log said, byte for byte; and nothing else is.
 fn intake(events: &Topics, workload: &Workload, acknowledged: &[Position], wrong: &mut Vec<String>) {
     let held = events.values().map(Vec::len).sum::<usize>();
+    // The intake of the simulation never loses an acknowledgement, so that all three are the same number.
     if held != workload.records.len() || acknowledged.len() != held {
         let (sent, acknowledged) = (workload.records.len(), acknowledged.len());
         wrong.push(format!("{sent} records sent, {acknowledged} acknowledged, {held} in the log"));
@@ -78,6 +83,7 @@ fn answers<'a>(world: &World, events: &'a Topics, topics: &Topics, wrong: &mut V
         let of = |topic| PartitionId { topic, partition };
         let records = |topics: &'a Topics, topic| topics.get(&of(topic)).map(Vec::as_slice).unwrap_or_default();
         let sources = records(events, Topic::Events);
+        // What no answer takes out of this set was lost.
         let mut left: BTreeSet<u64> = sources.iter().map(|r| r.at.offset).collect();
         let mut answer =
             |offset: Option<u64>, is_right: &dyn Fn(&Record) -> bool, at: Position| -> Option<&'a Record> {
@@ -98,15 +104,18 @@ fn answers<'a>(world: &World, events: &'a Topics, topics: &Topics, wrong: &mut V
             let is_right = |source: &Record| answers_clean(source, clean, named);
             let source = answer(named.map(|named| named.offset), &is_right, clean.at);
             let offset = source.map(|source| source.at.offset);
+            // Equal is disorder as well: the same source was answered twice.
             if offset <= last {
                 disordered.push(clean.at);
             }
+            // An answer to nothing is reported above and must not hide the order of those after it.
             last = offset.or(last);
             accepted.extend(source);
         }
         for letter in topics.get(&of(Topic::Dlq)).into_iter().flatten() {
             let offset = header_value(&letter.headers, header::DLQ_OFFSET);
             let offset = offset.and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+            // A dead letter keeps key and value untouched, or it could not be replayed.
             answer(offset, &|source| (&source.key, &source.value) == (&letter.key, &letter.value), letter.at);
         }
         wrong.extend(disordered.iter().map(|at| format!("{at:?} stands before the answer to an earlier event")));
@@ -128,7 +137,7 @@ fn answers_clean(source: &Record, clean: &Record, named: Option<SourceRef>) -> b
 
 /// Each writer's numbers that reached no partition are reported missing, and no others.
 fn missing(accepted: &[&Record], topics: &Topics, wrong: &mut Vec<String>) {
-    let mut numbers: BTreeMap<Writer, (BTreeSet<i64>, i64)> = BTreeMap::new();
+    let mut numbers: BTreeMap<WriterEpoch, (BTreeSet<i64>, i64)> = BTreeMap::new();
     for record in accepted {
         let Ok(event) = codec().decode::<RawText>(record.value.as_deref()) else { continue };
         let h = event.h();
@@ -137,22 +146,26 @@ fn missing(accepted: &[&Record], topics: &Topics, wrong: &mut Vec<String>) {
         }
         let (seen, last) = numbers.entry((h.producer_id.clone(), h.producer_epoch)).or_insert((BTreeSet::new(), -1));
         seen.insert(h.producer_seq);
+        // A tail that was withheld shows in no event, only in what its writer claims.
         let claimed = if let Event::Heartbeat(beat) = &event { beat.last_producer_seq } else { -1 };
         *last = (*last).max(claimed).max(h.producer_seq);
     }
-    let lost = |(writer, (seen, last)): (Writer, (BTreeSet<i64>, i64))| (writer, last + 1 - seen.len() as i64);
-    let mut due: BTreeMap<Writer, i64> = numbers.into_iter().map(lost).collect();
+    // Numbers begin at 0, so that the last one gives how many there should be.
+    let lost = |(writer, (seen, last)): (WriterEpoch, (BTreeSet<i64>, i64))| (writer, last + 1 - seen.len() as i64);
+    let mut due: BTreeMap<WriterEpoch, i64> = numbers.into_iter().map(lost).collect();
     for record in topics.iter().filter(|(id, _)| id.topic == Topic::Findings).flat_map(|(_, records)| records) {
         let Ok(Derived::Event(Event::DetectionRaised(found))) = codec().decode_derived(record.value.as_deref()) else {
             continue;
         };
         let sign = match found.kind.as_str() {
             "writer_gap" => -1,
+            // Sessions report theirs under the same kind; only those of the stage `writers` count numbers of writers.
             "gap_filled" if found.detector.contains("writers") => 1,
             _ => continue,
         };
         let fact = |name: &str| found.attributes.get(name).cloned().unwrap_or_default();
         let writer = (fact("producer_id"), fact("producer_epoch").parse().unwrap_or(-1));
+        // Signed: a finding about a writer that lost nothing leaves a difference, too.
         *due.entry(writer).or_default() += sign * found.count;
     }
     for ((writer, epoch), left) in due.into_iter().filter(|(_, left)| *left != 0) {
@@ -162,6 +175,7 @@ fn missing(accepted: &[&Record], topics: &Topics, wrong: &mut Vec<String>) {
 
 /// What was withheld is reported missing, what was doubled as duplicate, and nothing else is.
 async fn counts(world: &World, workload: &Workload, wrong: &mut Vec<String>) -> anyhow::Result<()> {
+    // Counted by the demo's census as well, which prints these numbers to people.
     let (census, totals) = (census::take(&world.broker).await?, &workload.totals);
     let mut expect = |what: &str, found: u64, expected: u64| {
         if found != expected {
@@ -183,6 +197,7 @@ fn secrecy(world: &World, workload: &Workload, topics: &Topics, wrong: &mut Vec<
     };
     for (id, records) in topics.iter().filter(|(id, _)| id.topic != Topic::Dlq) {
         let values = records.iter().filter_map(|record| record.value.as_deref());
+        // Whole values at a time: a planted value may stand anywhere, in a key of a map as well.
         let leaks = values.filter(|value| finder.is_match(value)).count();
         if leaks > 0 {
             wrong.push(format!("{leaks} records of {id:?} hold a planted value"));

@@ -1,6 +1,6 @@
 //! What goes wrong, when: one seeded stream of rulings over every operation of every role.
 //!
-//! A role asks before each operation and is told to go on, to fail, to lose the answer, to crash or to
+//! A role asks before each operation; the ruling is to continue, to fail, to lose the answer, to crash or to
 //! stand still while a successor takes over. The same seed and the same questions give the same rulings.
 //! Once a role asks otherwise than it did, a seed means something else; a [`Planned`] fault names its place
 //! and happens there whatever is asked elsewhere.
@@ -49,7 +49,7 @@ pub enum FaultKind {
     Partial,
     /// The store says that the object exists, though it does not (S3's 409).
     Conflict,
-    /// The process stands still, a successor takes over, and then it goes on.
+    /// The process stands still, a successor takes over, and then it resumes.
     Stalled,
     /// The group takes the partitions back in good order.
     Revoked,
@@ -120,7 +120,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Lets a process that stands still go on.
+    /// Lets a process that stands still resume.
     pub fn release(&self) {
         self.release.notify_one();
     }
@@ -129,7 +129,7 @@ impl Attempt {
 #[derive(Debug)]
 struct State {
     rng: fastrand::Rng,
-    /// One operation in so many goes wrong, times its [`Operation::commonness`].
+    /// One operation in `rarity` goes wrong, times its [`Operation::commonness`].
     rarity: u32,
     faults_left: u32,
     fired: Fired,
@@ -146,9 +146,11 @@ struct State {
 pub struct Chaos(Arc<Mutex<State>>);
 
 impl Chaos {
-    /// Rulings from a seed, at most so many of them faults; few seeds have none.
+    /// Rulings from a seed, at most `faults_max` of them faults; few seeds have none.
     pub fn new(seed: u64, faults_max: u32) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
+        // Drawn per run: some runs fail at every other operation, some nearly never, since faults that meet differ
+        // from faults alone.
         let rarity = rng.u32(2..20);
         let faults_left = rng.u32(0..=faults_max);
         let (fired, sleepers, script) = (Fired::new(), Vec::new(), Vec::new());
@@ -195,6 +197,8 @@ impl Chaos {
 
     fn rule(&self, role: &str, operation: Operation, at: &str) -> Option<FaultKind> {
         let mut state = self.lock();
+        // Time for a process that stands still is the operations of others: it wakes in the middle of its successor's
+        // work, wherever that is.
         state.sleepers.retain_mut(|(left, attempt)| {
             *left = left.saturating_sub(1);
             if *left == 0 {
@@ -207,6 +211,7 @@ impl Chaos {
             return Some(fault);
         }
         let rarity = state.rarity * operation.commonness();
+        // Bounded, so that every role gets to its end at last (promise 6).
         if state.faults_left == 0 || state.rng.u32(0..rarity) != 0 {
             return None;
         }
@@ -252,7 +257,7 @@ pub struct Gate {
 
 impl Gate {
     /// The fault to carry out, if any. A crash before the operation and a standstill are carried out
-    /// here: the first never returns, the second returns late, to go on as if nothing had happened.
+    /// here: the first never returns, the second returns late, to continue as if nothing had happened.
     ///
     /// `at` is the object's key, or the topic that the role reads.
     pub async fn pass(&self, operation: Operation, at: &str) -> Option<FaultKind> {
@@ -263,6 +268,7 @@ impl Gate {
             }
             FaultKind::Stalled => {
                 self.chaos.sleep(&self.attempt);
+                // First the supervisor learns of it and starts a successor; then this life waits.
                 self.attempt.stalled.notify_one();
                 self.attempt.release.notified().await;
                 None
@@ -281,10 +287,13 @@ impl Gate {
         self.attempt.is_crashed.load(Ordering::SeqCst)
     }
 
-    /// Dies: whoever awaits this never hears of it again.
+    /// Dies: this future never completes.
     pub async fn crash(&self) {
+        // Before the notice: whoever drops the role asks whether it died.
         self.attempt.is_crashed.store(true, Ordering::SeqCst);
         self.attempt.crashed.notify_one();
+        // A dead process returns nothing. The supervisor aborts the task at this point, and destructors ask
+        // `is_crashed`.
         std::future::pending::<()>().await;
     }
 }

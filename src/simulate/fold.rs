@@ -1,7 +1,7 @@
 //! The reference: every stage as the pure fold that it is, over whole partitions at once.
 //!
 //! No runner, no log, no batches, no time. Fed with the input alone it gives what an installation
-//! without faults holds; fed with the log of a run it gives what that very log must have led to. It
+//! without faults holds; fed with the log of a run it gives what that very log must have produced. It
 //! does not publish.
 
 use std::collections::BTreeMap;
@@ -78,5 +78,6 @@ fn append(made: &mut Topics, output: OutRecord) {
     let partition = PartitionId { topic, partition: partition.unwrap_or_default() };
     let held = made.entry(partition).or_default();
     let at = Position { partition, offset: held.len() as u64 };
+    // Kafka keeps milliseconds; compared in microseconds every record would differ.
     held.push(Record { at, timestamp: TimestampMicros::from_ms(timestamp.ms()), key, value, headers });
 }

@@ -1,6 +1,6 @@
 //! What stages wrote, sorted into lanes: the sequences whose order is promised.
 //!
-//! A lane is what one source partition led to in one partition of a topic. Inside a lane the order is
+//! A lane is what one source partition produced in one partition of a topic. Inside a lane the order is
 //! that of the source; between lanes of one partition, which only re-keyed topics have, nothing is
 //! promised. It compares; it does not know which of two sides is right.
 
@@ -56,11 +56,13 @@ impl<'a> Lanes<'a> {
     /// In what these lanes are not those of `expected`, one line a lane.
     pub(super) fn differences(&self, expected: &Self, than: &str) -> Vec<String> {
         let mut wrong = Vec::new();
+        // Lanes of either side: one that is there and not due is as wrong as one that is missing.
         for lane in self.0.keys().chain(expected.0.keys().filter(|lane| !self.0.contains_key(lane))) {
             let (found, due) = (self.lane(lane), expected.lane(lane));
             if found == due {
                 continue;
             }
+            // Where they part is where to look; all later ones differ as a rule.
             let first = found.iter().zip(due).take_while(|(a, b)| a == b).count();
             let (id, source) = lane;
             wrong.push(format!(
@@ -95,6 +97,7 @@ fn source_partition(record: &Record) -> i32 {
 fn masked(value: Bytes) -> Bytes {
     match codec().decode_derived(Some(&value)) {
         Ok(Derived::Event(Event::DetectionRaised(mut found))) if is_of_completeness(&found.h.producer_id) => {
+            // And the detection id, which is the same id as text.
             found.h.event_id = Uuid::ZERO;
             found.detection_id.clear();
             codec().encode_derived(&Derived::Event(Event::DetectionRaised(found)))

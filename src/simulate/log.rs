@@ -121,6 +121,7 @@ impl SimLog {
             Some(FaultKind::Expelled) => self.broker.expel(&self.group, self.topic, &self.instance),
             _ => {}
         }
+        // After an expulsion the commit is tried anyway: the log itself must refuse it.
         let done = match write {
             Write::Step(txn) => self.inner.commit(*txn).await,
             Write::Offset(partition, committed) => self.inner.commit_offset(partition, committed).await,
@@ -145,6 +146,7 @@ impl Log for SimLog {
         match self.gate.pass(Operation::Read, self.topic.name()).await {
             Some(FaultKind::Refused) => return Err(failed(RETRY, Operation::Read)),
             Some(FaultKind::Short) => {
+                // At least one: a fetch without any would be no progress, which is another thing.
                 let records_max = 1 + self.gate.draw(5) as usize;
                 self.broker.inject(Fault::ShortFetch { group: self.group.clone(), records_max });
             }
@@ -153,6 +155,7 @@ impl Log for SimLog {
             _ => {}
         }
         let event = self.inner.next().await?;
+        // Simulated time moves only while all sleep: a consumer that asked again at once would stop the clock.
         if event == LogEvent::Idle {
             tokio::time::sleep(IDLE_WAIT).await;
         }
@@ -166,6 +169,7 @@ impl Log for SimLog {
 
     async fn commit(&mut self, mut txn: Txn) -> Result<(), LogError> {
         if self.broken == Some(Broken::AcknowledgePastReject) {
+            // The offset moves anyway: the defect is a dead letter that is not written.
             txn.outputs.retain(|output| output.topic != Topic::Dlq);
         }
         self.write(Operation::Commit, Write::Step(Box::new(txn))).await

@@ -38,6 +38,7 @@ impl fmt::Display for Misnamed {
 
 /// The place of a data object by its last offset; `None` for any other object.
 fn place_of(name: &Path, bytes: &Bytes) -> Option<Path> {
+    // Read from the object itself, as a naming by last offset would.
     let metadata = name.as_ref().ends_with(".parquet").then(|| encode::metadata_of(bytes))?.ok()?;
     let publication = encode::publication_of(&metadata).ok()?;
     let (first, last) = (publication.offset_first, publication.offset_next - 1);
@@ -59,6 +60,7 @@ impl ObjectStore for Misnamed {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let bytes = Bytes::from(payload.clone());
         let place = place_of(location, &bytes).unwrap_or_else(|| location.clone());
+        // Before the PUT and whatever it answers: a place that is taken is found under the name as well.
         lock(&self.places).insert(location.clone(), place.clone());
         lock(&self.names).insert(place.clone(), location.clone());
         self.inner.put_opts(&place, payload, options).await

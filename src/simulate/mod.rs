@@ -10,7 +10,7 @@
 //!    record under the same id and made from these bytes, or a dead letter with the bytes untouched.
 //!    Archive and tables hold the rows of the log, each once, and nothing else.
 //! 2. *Order per source partition.* What a stage writes to a partition because of one source partition,
-//!    a lane, stands in the order of the source. How lanes are woven in re-keyed topics (`signals`,
+//!    a lane, stands in the order of the source. How lanes interleave in re-keyed topics (`signals`,
 //!    `writers`) is not promised; what is made from them must not show it.
 //! 3. *Faults do not show.* Every lane holds the records (key, value, time, headers, in order) that the
 //!    pure stages make of the same input without log, runner, batches or faults. One thing is exempt:
@@ -106,6 +106,7 @@ pub fn run(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
         if bar.is_hidden() && report.runs % RUNS_PER_LINE == 0 {
             eprintln!("{} of {} seeds, {} failed", report.runs, args.runs, report.failed_seeds.len());
         }
+        // At once and not at the end: a series of hours shows its first failure when it happens.
         if report.failed_seeds.last() == Some(&report.last_seed()) {
             bar.set_message(format!("{} failed", report.failed_seeds.len()));
             bar.suspend(|| eprintln!("seed {} failed: {}", report.last_seed(), report.command(report.last_seed())));
@@ -116,7 +117,7 @@ pub fn run(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// Runs the seeds; `progress` hears of each. A broken build ends at the first seed that catches it.
+/// Runs the seeds; `progress` is called after each. A broken build ends at the first seed that catches it.
 pub fn series(args: &SimulateArgs, mut progress: impl FnMut(&Report)) -> Report {
     let begun = std::time::Instant::now();
     let mut report = Report::new(args.seed, args.broken);
@@ -125,6 +126,7 @@ pub fn series(args: &SimulateArgs, mut progress: impl FnMut(&Report)) -> Report 
         report.add(seed, wrong, &fired);
         report.seconds = begun.elapsed().as_secs_f64();
         progress(&report);
+        // A broken build has shown what it was for; more seeds would show the same.
         if args.broken.is_some() && !report.failed_seeds.is_empty() {
             break;
         }
@@ -136,12 +138,14 @@ pub fn series(args: &SimulateArgs, mut progress: impl FnMut(&Report)) -> Report 
 fn one(seed: u64, broken: Option<Broken>) -> (Vec<String>, Fired) {
     let chaos = Chaos::new(seed, FAULTS_MAX);
     let world = World::new(Setup::of(seed), chaos.clone(), broken);
+    // A run that could not be finished is a failure of its seed like any other.
     let wrong = audited(&world).unwrap_or_else(|error| vec![format!("{error:#}")]);
     (wrong, chaos.fired())
 }
 
 fn audited(world: &World) -> anyhow::Result<Vec<String>> {
     let workload = Workload::of(world.setup.seed, world.setup.partitions);
+    // One thread and a paused clock: the order of tasks is then a function of the seed.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
         let acknowledged = world.run(workload.records.clone()).await?;

@@ -51,6 +51,7 @@ async fn archive(world: &World, rows: &Rows<'_>, wrong: &mut Vec<String>) -> any
     for manifest in &manifests {
         let held = &manifest.publication;
         let range = within(rows.get(&held.partition_id()), held.offset_first, held.offset_next);
+        // Counted as well as compared: a hole between two right files would show in no digest.
         *archived.entry(held.partition_id()).or_default() += range.len();
         if digest(range) != held.row_digest {
             wrong.push(format!("{} does not hold the rows of the log", manifest.object.key));
@@ -76,6 +77,7 @@ async fn files(world: &World, wrong: &mut Vec<String>) -> anyhow::Result<()> {
     if world.setup.clock_flush_ms.is_some() {
         return Ok(());
     }
+    // Bytes and names of all objects, manifests included.
     let (found, due) = (world.objects().await?, world.archived_again().await?);
     let keys: BTreeSet<&String> = found.keys().chain(due.keys()).collect();
     let other = keys.into_iter().filter(|key| found.get(*key) != due.get(*key));
@@ -109,6 +111,7 @@ fn tables(world: &World, topics: &Topics, rows: &Rows<'_>, wrong: &mut Vec<Strin
     for ((id, first, next), inserts) in ranges {
         within(rows.get(&id), first, next).iter().for_each(|r| *loaded.entry((id, r.at.offset)).or_default() += 1);
         let records = topics.get(&id).map(Vec::as_slice).unwrap_or_default();
+        // By the range that the insert itself names: batches may be cut anywhere, but must hold what lies between.
         let due = due_inserts(id, records.iter().filter(|r| (first..next).contains(&r.at.offset)), first);
         if bodies(&inserts) != bodies(&due) {
             wrong.push(format!("the inserts of {id:?} [{first}, {next}) are not the rows of the log"));
@@ -140,6 +143,7 @@ fn due_inserts<'a>(id: PartitionId, records: impl Iterator<Item = &'a Record>, f
 /// Inserts without their tokens, in a fixed order.
 fn bodies(inserts: &[BatchInsert]) -> Vec<(&'static str, u64, Vec<u8>)> {
     let mut bodies: Vec<_> = inserts.iter().map(|i| (i.table.name(), i.rows, i.chunks.concat())).collect();
+    // Tables are inserted in an order of their own, and an aborted attempt may have done a part of them first.
     bodies.sort();
     bodies
 }

@@ -42,6 +42,7 @@ pub struct Report {
 impl Report {
     pub(super) fn new(first_seed: u64, broken: Option<Broken>) -> Self {
         let name = |how: Broken| how.to_possible_value().map(|value| value.get_name().to_owned());
+        // Every kind from the start, at zero: what never happens could not be listed otherwise.
         let kinds = Operation::ALL.iter().flat_map(|operation| operation.faults().iter().map(|f| (*operation, *f)));
         let fired: BTreeMap<String, u64> = kinds.map(|(operation, fault)| (kind(operation, fault), 0)).collect();
         let never_fired = fired.keys().cloned().collect();
@@ -58,6 +59,7 @@ impl Report {
             return;
         }
         if self.failed_seeds.is_empty() {
+            // Of the first seed only: later ones mostly repeat it, and each can be run by itself.
             self.first_failures = wrong.into_iter().take(FAILURES_MAX).collect();
         }
         self.failed_seeds.push(seed);
@@ -76,6 +78,7 @@ impl Report {
 
     /// Whether nothing is wrong, and, in a series long enough to tell, every kind of fault happened.
     pub fn is_good(&self) -> bool {
+        // A short series proves less and is not blamed for it.
         let is_covered = self.runs < COVERAGE_RUNS_MIN || self.never_fired.is_empty();
         self.failed_seeds.is_empty() && is_covered
     }
@@ -97,6 +100,7 @@ impl Report {
             writeln!(text, "  {kind:<28} {count:>8}")?;
         }
         if self.runs >= COVERAGE_RUNS_MIN && !self.never_fired.is_empty() {
+            // Said aloud: an absent kind reads as a passed one.
             writeln!(text, "never happened, so nothing is shown about it: {}", self.never_fired.join(", "))?;
         }
         if let Some(seed) = self.failed_seeds.first() {

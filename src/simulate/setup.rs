@@ -34,9 +34,11 @@ impl Setup {
         let mut rng = fastrand::Rng::with_seed(seed);
         Self {
             seed,
+            // Few, so that re-keyed topics mix two or three sources and runs stay short.
             partitions: rng.u32(1..=3),
             is_dense: seed.is_multiple_of(2),
             clock_flush_ms: rng.bool().then_some(CLOCK_FLUSH_MS),
+            // At once, by the clock, and only when full: the three ways in which a batch ends.
             load_flush_ms: [0, CLOCK_FLUSH_MS, i64::MAX][rng.usize(..3)],
             archive_rows_max: [100, 1_000_000][rng.usize(..2)],
             archive_flush_ms: [2_400_000, 3_600_000][rng.usize(..2)],

@@ -38,11 +38,13 @@ impl ObjectStore for SimStore {
         match fault {
             Some(FaultKind::Refused) => return Err(outage()),
             Some(FaultKind::Conflict) => {
+                // Without effect: the object is not there, which the caller must find out by asking.
                 let source = "simulated conflict".into();
                 return Err(Error::AlreadyExists { path: location.to_string(), source });
             }
             _ => {}
         }
+        // The fault below comes after the effect.
         let done = self.inner.put_opts(location, payload, options).await;
         match fault {
             Some(FaultKind::CrashAfter) => self.gate.crash().await,

@@ -34,6 +34,7 @@ impl Tables {
     fn add(&self, of: &Publication, insert: BatchInsert) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (insert.table, insert.token.clone());
+        // The first one stays, whatever the second holds: so does ClickHouse.
         held.entry(key).or_insert_with(|| Inserted { of: of.clone(), insert });
     }
 }
@@ -61,6 +62,7 @@ impl SimSink {
 
 impl Drop for SimSink {
     fn drop(&mut self) {
+        // A role that ends cleanly writes what it owes; one that dies does not, which is the defect.
         if !self.gate.is_crashed() {
             self.write_late();
         }
@@ -84,6 +86,7 @@ impl RowSink for SimSink {
             if self.broken == Some(Broken::TokenWithoutRange) {
                 insert.token = format!("{}:{}:{}", insert.table.name(), publication.topic, publication.partition);
             }
+            // Counted as sent: ClickHouse answers the same for an insert that it leaves out as repeated.
             *rows.entry(insert.table).or_default() += insert.rows;
             match self.broken {
                 Some(Broken::CommitBeforeWrite) => {
@@ -92,6 +95,7 @@ impl RowSink for SimSink {
                 }
                 _ => self.tables.add(&publication, insert),
             }
+            // After the first table: the others of the batch are missing until it is tried again.
             if fault == Some(FaultKind::Partial) {
                 return Err(outage());
             }

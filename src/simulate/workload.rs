@@ -26,9 +26,10 @@ pub(super) struct Workload {
 }
 
 impl Workload {
-    /// The input of a seed over so many partitions.
+    /// The input of a seed over `partitions` partitions.
     pub(super) fn of(seed: u64, partitions: u32) -> Self {
         let mut runs = synth::fleet(seed);
+        // Before the cut: the first six of every fleet are one kind of agent.
         fastrand::Rng::with_seed(seed).shuffle(&mut runs);
         runs.truncate(SESSIONS);
         let config = StreamConfig {

@@ -83,6 +83,7 @@ impl World {
             broken: None,
             ..self.clone()
         };
+        // Raised before it starts: the log is whole, and the archive ends at its end.
         let done = Flag::default();
         done.raise();
         for topic in PUBLISHED {
@@ -154,6 +155,7 @@ impl World {
         let mut acknowledged = Vec::with_capacity(input.len());
         let mut input = input.into_iter().peekable();
         while input.peek().is_some() {
+            // In bursts of any size, so that roles meet the log at any length.
             let count = 1 + self.chaos.draw(60) as usize;
             acknowledged.extend(appender.append(input.by_ref().take(count).collect()).await?);
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -200,6 +202,7 @@ impl World {
     {
         let mut sleepers: Vec<(JoinHandle<anyhow::Result<()>>, Arc<Attempt>)> = Vec::new();
         for _ in 0..LIVES_MAX {
+            // A life of its own each time: what crashed must not be woken by faults of its successor.
             let attempt = Arc::new(Attempt::default());
             let control = Control { upstream_done: upstream_done.clone(), ..Control::default() };
             let mut task = tokio::spawn(life(self.clone(), self.chaos.gate(name, Arc::clone(&attempt)), control));
@@ -210,9 +213,11 @@ impl World {
                     // An aborted task answers that it was aborted.
                     let _aborted = task.await;
                 }
+                // Kept alive beside its successor: it wakes into a world in which it was replaced.
                 () = attempt.stalled.notified() => sleepers.push((task, attempt)),
                 outcome = &mut task => match outcome.context("a role panicked")? {
                     Ok(()) => return wake(name, sleepers).await,
+                    // A supervisor knows no more than this: it was ended by something that passes.
                     Err(error) if is_survivable(&error) => {}
                     Err(error) => return Err(error.context(format!("role {name} stopped for good"))),
                 },
@@ -222,7 +227,7 @@ impl World {
     }
 }
 
-/// Lets what still stands still go on and waits until it has noticed that it was replaced.
+/// Lets what still stands still resume and waits until it has noticed that it was replaced.
 async fn wake(name: &'static str, sleepers: Vec<(JoinHandle<anyhow::Result<()>>, Arc<Attempt>)>) -> anyhow::Result<()> {
     for (mut task, attempt) in sleepers {
         loop {
@@ -235,6 +240,7 @@ async fn wake(name: &'static str, sleepers: Vec<(JoinHandle<anyhow::Result<()>>,
                 }
                 () = attempt.stalled.notified() => {}
                 outcome = &mut task => match outcome.context("a role panicked")? {
+                    // It may end cleanly or by being fenced; stopping for good would stop an installation that runs.
                     Err(error) if !is_survivable(&error) => {
                         return Err(error.context(format!("role {name}, replaced, stopped for good")));
                     }
@@ -249,6 +255,7 @@ async fn wake(name: &'static str, sleepers: Vec<(JoinHandle<anyhow::Result<()>>,
 /// Whether a new life may try again: it was replaced, or what failed passes.
 fn is_survivable(error: &anyhow::Error) -> bool {
     let log = |error: &LogError| error.class != ErrorClass::Fatal;
+    // Roles wrap their errors with what they were doing; the class is that of the cause.
     error.chain().any(|cause| {
         cause.downcast_ref::<LogError>().is_some_and(log)
             || cause

@@ -30,6 +30,7 @@ pub(super) const SAMPLES_MAX: usize = 8;
 pub(super) fn fingerprint(key: &SubjectKey, class: &str, metric: &str) -> String {
     let mut preimage = Vec::new();
     for part in [&key.tenant_id, &key.kind, &key.environment, &key.subject, metric, class] {
+        // ("ab", "c") and ("a", "bc") must be two alerts: receivers merge by this.
         preimage.extend((part.len() as u64).to_be_bytes());
         preimage.extend(part.as_bytes());
     }
@@ -72,5 +73,6 @@ pub(super) fn outgoing(alert: Alert) -> Outgoing {
 
 /// At most `bytes_max` bytes of `text`, cut between characters.
 pub(super) fn clipped(text: &str, bytes_max: usize) -> &str {
+    // A cut inside a character would not be text, and slicing there panics (I4).
     &text[..text.floor_char_boundary(bytes_max)]
 }

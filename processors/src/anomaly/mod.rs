@@ -3,7 +3,7 @@
 //!
 //! Two stages. [`Features`] counts events per subject and window where they happen; [`Score`] reads
 //! the counts of all partitions of one subject and decides. Every declared rule and every baseline
-//! of an agent lives in `Score`, because there all of an agent's data meets in one partition: its
+//! of an agent lives in `Score`, because there all of an agent's data is in one partition: its
 //! inventory entry and its sessions have different keys in the event log. Only two rules page
 //! at once, from `Features`: a budget that throttles or stops, and a sensitive tool call after a
 //! prompt injection in the same session.

@@ -377,7 +377,7 @@ fn work_outside_of_declared_hours_is_an_alert() {
     assert_eq!(lines(&all[..1]), ["out_of_hours agent-02 activity firing"]);
     assert!((minute(121)..=minute(125)).contains(&all[0].updated_at), "{}", all[0].reason);
     assert_eq!(lines(&all[all.len() - 1..]), ["out_of_hours agent-02 activity resolved"]);
-    assert!(all.len() <= 8, "an alert that goes on is reported every ten windows: {:#?}", lines(&all));
+    assert!(all.len() <= 8, "an alert that keeps firing is reported every ten windows: {:#?}", lines(&all));
 }
 
 fn answered_by(minutes: i64, model: &str) -> Timed {

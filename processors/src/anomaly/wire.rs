@@ -29,8 +29,10 @@ pub(super) fn encode<T: Wire>(value: &T) -> Bytes {
 
 /// The value of a whole entry; `None` for another version, too few or too many bytes.
 pub(super) fn decode<T: Wire>(entry: &[u8]) -> Option<T> {
+    // Another version is refused, not guessed: the runner stops the partition (I10).
     let mut rest = entry.strip_prefix(&[VERSION])?;
     let value = T::get(&mut rest)?;
+    // Bytes left over are another layout with the same beginning.
     rest.is_empty().then_some(value)
 }
 
@@ -44,6 +46,7 @@ macro_rules! numbers {
     ($($type:ty),*) => {$(
         impl Wire for $type {
             fn put(&self, out: &mut Vec<u8>) {
+                // Bit for bit, so that a restored float is the one that was kept (law "restart does not matter").
                 out.extend(self.to_le_bytes());
             }
             fn get(bytes: &mut &[u8]) -> Option<Self> {
@@ -101,6 +104,7 @@ impl Wire for Uuid {
 }
 
 fn put_len(len: usize, out: &mut Vec<u8>) {
+    // Entries are bounded by 256 KiB, so that no length comes near the bound.
     u32::try_from(len).unwrap_or(u32::MAX).put(out);
 }
 
@@ -114,6 +118,7 @@ impl Wire for String {
         out.extend(self.as_bytes());
     }
     fn get(bytes: &mut &[u8]) -> Option<Self> {
+        // A length beyond the entry is refused by `take` before anything is copied.
         let len = get_len(bytes)?;
         String::from_utf8(take(bytes, len)?.to_vec()).ok()
     }
@@ -127,10 +132,7 @@ impl<T: Wire> Wire for Option<T> {
         }
     }
     fn get(bytes: &mut &[u8]) -> Option<Self> {
-        match bool::get(bytes)? {
-            true => T::get(bytes).map(Some),
-            false => Some(None),
-        }
+        if bool::get(bytes)? { T::get(bytes).map(Some) } else { Some(None) }
     }
 }
 
@@ -140,6 +142,7 @@ impl<T: Wire> Wire for Vec<T> {
         self.iter().for_each(|item| item.put(out));
     }
     fn get(bytes: &mut &[u8]) -> Option<Self> {
+        // No capacity from the length: a damaged one would ask for 4 G items before the first is read.
         (0..get_len(bytes)?).map(|_| T::get(bytes)).collect()
     }
 }
@@ -160,6 +163,7 @@ impl<T: Wire + Copy + Default, const N: usize> Wire for [T; N] {
 impl<K: Wire + Ord, V: Wire> Wire for BTreeMap<K, V> {
     fn put(&self, out: &mut Vec<u8>) {
         put_len(self.len(), out);
+        // In key order, so that equal maps are equal bytes (I6).
         self.iter().for_each(|(key, value)| {
             key.put(out);
             value.put(out);

@@ -12,24 +12,21 @@ use schemas::id::{Sha256, Uuid};
 use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
-use super::CompletenessConfig;
-use super::calls::CallFact;
 use super::chain::{Chain, Link, Placement};
-use super::finding::{Finding, label};
+use super::finding::{Finding, Subject, label};
 use super::key;
 use super::seen::{Identity, PAGE_SLOTS, PAGES_MAX, Repeat, Seen};
-use super::session::{Fact, Session, Taken, chain_broken, clock_finding, clock_problem, repeat_finding, type_hash};
 use super::spans::{self, Range};
 use crate::stage::Sourced;
 
 /// Most lanes of one session; beyond it the one touched longest ago is reported and forgotten. A
-/// session meets a new lane when its gateway restarts or another one takes over.
+/// session gets a new lane when its gateway restarts or another one takes over.
 pub(super) const LANES_MAX: usize = 8;
 /// Longest name of a writer that a lane keeps, bytes; with 256 holes of at most 260 bytes a lane
 /// stays far below the bound of a state entry.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Whether an event was numbered on its way and not where it happened.
+/// Whether an event was numbered in transit, by a gateway, and not where it happened.
 pub(super) fn is_best_effort(h: &EventHeader) -> bool {
     h.capture == "best_effort"
 }
@@ -85,9 +82,12 @@ impl BestEffort {
         arrival.repeat = match self.seen.known(identity) {
             Some(repeat) => Some(repeat),
             None if arrival.new_number => None,
+            // Until the first page is dropped every identity is remembered: a number that is there with an unknown
+            // identity is another event. Later it may be one that was forgotten.
             None if ordinal < PAGE_SLOTS * PAGES_MAX as i64 => Some(Repeat::Forked),
             None => Some(Repeat::Unknown),
         };
+        // By ordinal and not by number: lanes share one memory, and their numbers overlap.
         if arrival.new_number && arrival.repeat != Some(Repeat::Duplicate) {
             self.seen.insert(ordinal, identity);
         }
@@ -97,16 +97,21 @@ impl BestEffort {
 
     fn place(&mut self, record: &Sourced<CleanEvent>, ordinal: i64, arrival: &mut Arrival) {
         let h = record.value.h();
+        // A fixed-size name for a lane: writers choose their names, and keys of entries must stay bounded.
         let id = Uuid::derive(&[h.producer_id.as_bytes(), &h.producer_epoch.to_be_bytes()]);
         let lane = self.lanes.entry(id).or_insert_with(|| Lane::starting(h));
+        // A gateway that took the session over does not know the digest before; zeros are a claim only at the first
+        // number.
         let claims = h.seq == 0 || !h.prev_hash.is_zero();
         let prev = claims.then_some(h.prev_hash);
         let link = Link { seq: h.seq, digest: record.source.sha256, prev, at: record.broker_time };
         match lane.chain.insert(link) {
+            // A repeat does not touch the lane: an old one that is sent again must not outlive lanes in use.
             Placement::Seen => return,
             Placement::New { broken, filled, given_up } => {
                 lane.touched = ordinal;
                 arrival.new_number = true;
+                // Below `first` nothing was reported missing; such an event is not taken back from any report.
                 arrival.filled = filled && h.seq >= lane.first;
                 arrival.broken = broken;
                 arrival.given_up.extend(given_up.map(|range| (lane.producer.clone(), range)));
@@ -120,9 +125,11 @@ impl BestEffort {
         if self.lanes.len() <= LANES_MAX {
             return;
         }
+        // The id decides between equals, so that state follows from the log alone (I6).
         let oldest = self.lanes.iter().min_by_key(|(id, lane)| (lane.touched, **id)).map(|(id, _)| *id);
         let Some((id, mut lane)) = oldest.and_then(|id| self.lanes.remove_entry(&id)) else { return };
         self.changed.insert(id);
+        // Reported now: once the lane is forgotten nobody would.
         let missing = lane.chain.report(TimestampMicros(i64::MAX));
         arrival.given_up.extend(missing.into_iter().map(|range| (lane.producer.clone(), range)));
     }
@@ -164,7 +171,7 @@ impl BestEffort {
 }
 
 impl Lane {
-    /// A lane that is met at this event. Where it is not the lane's first number, the session was
+    /// A lane that begins with this event. Where it is not the lane's first number, the session was
     /// silent so long that its ledger was forgotten; whether numbers are missing is then for the
     /// stage `writers` to say.
     fn starting(h: &EventHeader) -> Self {
@@ -173,67 +180,12 @@ impl Lane {
     }
 }
 
-impl Session {
-    /// Takes in an event that a gateway numbered.
-    pub(super) fn take_best_effort(
-        &mut self,
-        record: &Sourced<CleanEvent>,
-        config: &CompletenessConfig,
-        found: &mut Vec<Finding>,
-    ) -> Taken {
-        let h = record.value.h();
-        let ordinal = self.head.best_effort;
-        let Arrival { repeat, new_number, filled, broken, given_up } = self.best_effort.take(record, ordinal);
-        found.extend(repeat.map(|repeat| repeat_finding(h, repeat)));
-        if broken {
-            found.push(chain_broken(h, "names another digest than that of the event before it"));
-        }
-        self.changed |= new_number;
-        let repeated_id = matches!(repeat, Some(Repeat::Duplicate | Repeat::Equivocation));
-        if new_number && repeat != Some(Repeat::Duplicate) {
-            self.head.best_effort = ordinal.saturating_add(1);
-            self.accept_best_effort(record, ordinal, config, found);
-        }
-        found.extend(
-            given_up.iter().map(|(writer, range)| self.lane_gap(&h.tenant_id, h.session_id, writer, &[*range])),
-        );
-        Taken { repeated_id, redelivery: !new_number && repeat == Some(Repeat::Duplicate), filled }
-    }
-
-    /// Judges what does not depend on the order in which things happened, which is not known.
-    fn accept_best_effort(
-        &mut self,
-        record: &Sourced<CleanEvent>,
-        ordinal: i64,
-        config: &CompletenessConfig,
-        found: &mut Vec<Finding>,
-    ) {
-        let h = record.value.h();
-        self.meet(h, record.broker_time);
-        if let Some(why) = clock_problem(record, config).filter(|_| !self.head.clock_reported) {
-            self.head.clock_reported = true;
-            found.push(clock_finding(h, why));
-        }
-        if let Some(call) = CallFact::of(&record.value, &config.decision_required) {
-            let fact = Fact { event_id: h.event_id, event_type: type_hash(&h.event_type), call: Some(call) };
-            self.judge_fact(&h.tenant_id, h.session_id, ordinal, &fact, config, found);
-        }
-    }
-
-    fn lane_gap(&self, tenant: &str, id: Uuid, writer: &str, missing: &[Range]) -> Finding {
-        let (count, ranges) = (spans::total(missing), spans::print(missing));
-        let reason = format!("{count} events that {writer} numbered in session {id} never arrived (seq {ranges})");
-        Finding::new(self.subject(tenant, id), "sequence_gap", "error", reason)
-            .count(count)
-            .fact("missing", ranges)
-            .fact("producer_id", writer)
-    }
-
-    /// Reports numbers that are missing in lanes.
-    pub(super) fn report_lanes(&mut self, tenant: &str, id: Uuid, opened: TimestampMicros, found: &mut Vec<Finding>) {
-        for (writer, missing) in self.best_effort.report(opened) {
-            self.changed = true;
-            found.push(self.lane_gap(tenant, id, &writer, &missing));
-        }
-    }
+/// A finding about numbers that `writer` gave to events of the session and that are missing.
+pub(super) fn gap(subject: Subject, writer: &str, missing: &[Range]) -> Finding {
+    let (count, ranges, id) = (spans::total(missing), spans::print(missing), subject.session);
+    let reason = format!("{count} events that {writer} numbered in session {id} never arrived (seq {ranges})");
+    Finding::new(subject, "sequence_gap", "error", reason)
+        .count(count)
+        .fact("missing", ranges)
+        .fact("producer_id", writer)
 }

@@ -87,6 +87,8 @@ impl CallFact {
                 edit: e.decision == "edit",
                 edited: e.edited_action_digest,
                 context: e.context_digest_seen,
+                // The time of the decision where it is stated: an answer that is only delivered late was not too
+                // late.
                 at: e.decided_at.unwrap_or(e.h.event_time),
                 by: tag(&e.approver.id),
                 authenticated: !e.approver.auth_method.is_empty(),
@@ -101,6 +103,7 @@ impl CallFact {
     }
 
     fn of_decision(e: &PolicyDecision) -> Option<Self> {
+        // A policy that only observes blocks nothing, so that completing against it is no breach.
         let enforced = e.enforcement_mode != "observe";
         let call = tag(&e.subject_id).filter(|_| e.subject_kind == "tool_call")?;
         let (denied, asks) = (enforced && e.effect == "DENY", enforced && e.effect == "REQUIRE_APPROVAL");
@@ -159,12 +162,15 @@ impl Calls {
             | CallFact::Asked { call, .. }
             | CallFact::Completed { call, .. } => *call,
             CallFact::Answered { approval, .. } => {
+                // An answer names its approval and not its call: at most 64 calls are looked through.
                 let asked = self.calls.iter().find(|(_, call)| call.approval == Some(*approval));
+                // Of a call that was forgotten, or that never asked here: there is nothing to compare it with.
                 let Some((tag, _)) = asked else { return Vec::new() };
                 *tag
             }
         };
         let call = self.calls.entry(tag).or_default();
+        // Best-effort events come in any order; a late one must not make its call the oldest.
         call.touched = call.touched.max(seq);
         self.changed.insert(tag);
         let problems = call.apply(seq, fact);
@@ -176,6 +182,7 @@ impl Calls {
         if self.calls.len() <= CALLS_MAX {
             return;
         }
+        // The tag decides between equals: nothing but the log may decide what is forgotten (I6).
         let oldest = self.calls.iter().min_by_key(|(tag, call)| (call.touched, **tag)).map(|(tag, _)| *tag);
         if let Some(tag) = oldest {
             self.calls.remove(&tag);
@@ -207,6 +214,7 @@ impl Call {
             CallFact::Attempted { digest, needs_decision, .. } => {
                 self.attempted = Some(self.attempted.map_or(seq, |first| first.min(seq)));
                 (self.digest, self.needs_decision) = (*digest, *needs_decision);
+                // A new attempt is decided again: an earlier denial does not outlive the action that it denied.
                 (self.denied, self.asks) = (false, false);
                 self.digest_problem().into_iter().collect()
             }
@@ -215,6 +223,7 @@ impl Call {
                 self.approval = Some(*approval);
                 (self.asked_digest, self.asked_context) = (*digest, *context);
                 (self.expires_at, self.asked_by) = (*expires_at, *by);
+                // A second request withdraws the first: its approval may not serve for what is asked now.
                 (self.approved, self.edited, self.approved_digest) = (false, false, None);
                 Vec::new()
             }
@@ -224,6 +233,8 @@ impl Call {
     }
 
     fn decided(&mut self, seq: i64, decision: Option<Tag>, denied: bool, asks: bool) -> Vec<Problem> {
+        // Bounds the entry. A completion that names the ninth decision of its call is reported as under none that is
+        // in evidence.
         if self.decisions.len() < DECISIONS_MAX {
             self.decisions.push(decision);
         }
@@ -238,6 +249,7 @@ impl Call {
         let CallFact::Answered { given, edit, edited, context, at, by, authenticated, .. } = fact else {
             return Vec::new();
         };
+        // An edit approves the action as the approver changed it, everything else the one that was asked for.
         let digest = if *edit { *edited } else { self.asked_digest };
         (self.approved, self.edited, self.approved_digest) = (*given, *edit, digest.filter(|_| *given));
         let checks = [
@@ -254,6 +266,7 @@ impl Call {
                 problem("approver_unauthenticated", "an approval does not say how its approver was authenticated"),
             ),
             (
+                // Two unknown principals are not the same one.
                 self.asked_by.is_some() && self.asked_by == *by,
                 problem("approver_is_requester", "an approval was decided by the principal who asked for it"),
             ),
@@ -275,21 +288,25 @@ impl Call {
 
     fn completed(&mut self, seq: i64, decision: Option<Tag>, executed: bool) -> Vec<Problem> {
         self.completed = Some(self.completed.map_or(seq, |first| first.min(seq)));
+        // Strictly before: no two events of a session share a number.
         let attempted = self.attempted.is_some_and(|attempted| attempted < seq);
         let unattempted = problem("completion_without_attempt", "a tool call completed that had not been attempted");
         let without = |why| problem("completion_without_decision", why);
-        let undecided = match () {
-            () if !executed => None,
-            () if self.decisions.is_empty() => (self.needs_decision || decision.is_some())
-                .then(|| without("a tool call completed without a policy decision before it")),
-            () if decision.is_some() && !self.decisions.contains(&decision) => {
-                Some(without("a tool call completed under a policy decision that is not in evidence"))
-            }
-            () if self.denied => Some(without("a tool call completed although a policy denied it")),
-            () if self.asks && !self.approved => {
-                Some(without("a tool call completed without the approval that a policy asked for"))
-            }
-            () => None,
+        // One finding a call: the first that holds, the most basic first. Without any decision, a denial or a missing
+        // approval cannot be spoken of.
+        let undecided = if !executed {
+            None
+        } else if self.decisions.is_empty() {
+            (self.needs_decision || decision.is_some())
+                .then(|| without("a tool call completed without a policy decision before it"))
+        } else if decision.is_some() && !self.decisions.contains(&decision) {
+            Some(without("a tool call completed under a policy decision that is not in evidence"))
+        } else if self.denied {
+            Some(without("a tool call completed although a policy denied it"))
+        } else if self.asks && !self.approved {
+            Some(without("a tool call completed without the approval that a policy asked for"))
+        } else {
+            None
         };
         let digest = if executed { self.digest_problem() } else { None };
         (!attempted).then_some(unattempted).into_iter().chain(undecided).chain(digest).collect()

@@ -1,6 +1,6 @@
 //! What a stage found, and how it becomes a `detection.raised` record.
 //!
-//! It decides nothing; it only fills in the header that CONTRACTS of derived events ask for.
+//! It decides nothing; it only fills in the header that every derived event has.
 
 use std::collections::BTreeMap;
 
@@ -34,9 +34,10 @@ impl Subject {
     }
 
     fn key(&self) -> Vec<u8> {
-        match self.session.is_zero() {
-            true => joined_key(&self.tenant, &self.agent),
-            false => session_key(&self.tenant, self.session),
+        if self.session.is_zero() {
+            joined_key(&self.tenant, &self.agent)
+        } else {
+            session_key(&self.tenant, self.session)
         }
     }
 }
@@ -81,6 +82,8 @@ impl Finding {
     pub(super) fn into_outgoing(self, cause: Cause) -> Outgoing {
         let Self { subject, kind, severity, count, target, reason, attributes } = self;
         let key = subject.key();
+        // Detector and principal without the version, so that who raised it stays the same over upgrades; the
+        // producer id has it.
         let name = format!("custody/{}", cause.stage.name);
         let h = EventHeader {
             event_id: cause.event_id,
@@ -89,6 +92,7 @@ impl Finding {
             environment: subject.environment,
             agent_id: subject.agent,
             session_id: subject.session,
+            // It is in no session's numbering: with a number it would itself be counted as an event of the session.
             seq: -1,
             producer_id: format!("custody/{}", cause.stage),
             producer_seq: -1,
@@ -118,7 +122,7 @@ impl Finding {
     }
 }
 
-/// What a derived record owes to the record that caused it.
+/// What a derived record takes from the record that caused it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cause {
     pub(super) stage: ProcessorId,
@@ -131,8 +135,7 @@ pub(super) struct Cause {
 /// `text` where it is a plain label that may be shown; anything else could hold personal data.
 pub(super) fn label(text: &str) -> &str {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:".contains(&b);
-    match (1..=64).contains(&text.len()) && text.bytes().all(plain) {
-        true => text,
-        false => "(not shown)",
-    }
+    // A writer chooses its own name, and no scanner looks at it: what is not shaped like a name is not repeated in a
+    // reason, which goes to sinks and receivers (I9).
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) { text } else { "(not shown)" }
 }

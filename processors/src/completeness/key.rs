@@ -25,6 +25,7 @@ impl Key {
 
     /// Appends text, length first.
     pub(super) fn text(mut self, text: &str) -> Self {
+        // Length first, so that ("ab", "c") and ("a", "bc") are two keys.
         self.0.extend((text.len() as u32).to_be_bytes());
         self.0.extend(text.as_bytes());
         self
@@ -38,6 +39,7 @@ impl Key {
 
     /// Appends a number, so that keys sort like it.
     pub(super) fn number(mut self, number: i64) -> Self {
+        // With the sign bit flipped, bytes sort like signed numbers.
         self.0.extend((number ^ i64::MIN).to_be_bytes());
         self
     }
@@ -67,6 +69,7 @@ impl<'a> Parts<'a> {
 
     /// Text.
     pub(super) fn text(&mut self) -> Option<String> {
+        // A length beyond the key is no part; nothing is allocated for it.
         let len = u32::from_be_bytes(self.take(4)?.try_into().ok()?) as usize;
         String::from_utf8(self.take(len)?.to_vec()).ok()
     }

@@ -12,15 +12,17 @@
 //! numbers are still compared. Best-effort events are numbered by gateways, per (session, gateway,
 //! epoch) and in order of arrival: gaps and broken chains are judged in each such line of numbers, a
 //! repeat by the digest of what arrived, and neither the end of the session nor what its client
-//! counts is held against what is there. Repeats are told apart for the newest 1 024 events of a session
+//! counts is held against what is there. Repeats are distinguished for the newest 1 024 events of a session
 //! (see `seen`), older ones are reported as `seq_regressed`. Equal event ids in two sessions are
 //! not compared.
 
 mod best_effort;
 mod calls;
 mod chain;
+mod end;
 mod finding;
 mod key;
+mod problem;
 mod producers;
 mod rekey;
 mod seen;
@@ -43,8 +45,9 @@ use serde::{Deserialize, Serialize};
 
 use self::best_effort::is_best_effort;
 use self::finding::{Cause, Finding, Subject};
+use self::problem::{clock_finding, clock_problem, repeat_finding};
 use self::seen::Repeat;
-use self::session::{Taken, clock_finding, clock_problem, repeat_finding};
+use self::session::Taken;
 use crate::stage::{Outgoing, Output, Processor, ProcessorId, Route, Sourced};
 
 pub use producers::CLOSED_EXT;
@@ -52,7 +55,7 @@ pub use state::CompletenessState;
 pub use writers::{Writers, WritersConfig, WritersState};
 
 /// Most sessions of one heartbeat whose claimed numbers are news; of the others it only says that
-/// they are open. Keeps what one record can lead to within `OUTPUTS_PER_EVENT_MAX`.
+/// they are open. Keeps the outputs of one record within `OUTPUTS_PER_EVENT_MAX`.
 const CLAIMS_PER_HEARTBEAT_MAX: usize = 16;
 
 /// Thresholds, in milliseconds of log time unless said otherwise.
@@ -64,7 +67,7 @@ pub struct CompletenessConfig {
     pub source_partitions: u32,
     /// An event that arrives later than this after its `event_time` is `late`.
     pub lateness_ms_max: i64,
-    /// How long a missing number may stay away before it is reported.
+    /// How long a number may be missing before it is reported.
     pub gap_grace_ms: i64,
     /// A session without events, or heartbeats that list it, for this long is `unterminated`.
     pub session_timeout_ms: i64,
@@ -130,11 +133,13 @@ impl Completeness {
 
     fn event(&self, state: &mut CompletenessState, record: &Sourced<CleanEvent>, found: &mut Vec<Finding>) {
         let h = record.value.h();
-        let taken = match h.session_id.is_zero() || h.seq < 0 || h.seq == i64::MAX {
-            true => self.outside(state, record, found),
-            false => self.in_session(state, record, found),
-        };
+        // The number after i64::MAX does not exist: a chain could neither expect nor report it.
+        let outside = h.session_id.is_zero() || h.seq < 0 || h.seq == i64::MAX;
+        let taken = if outside { self.outside(state, record, found) } else { self.in_session(state, record, found) };
+        // Before the return below: an hour counts what the topic holds, repeats included, and says how many of them
+        // are repeats.
         state.totals.count(record, taken.repeated_id);
+        // Its numbers were reported with the first delivery; again, `writers` would report them as used twice.
         if taken.redelivery {
             return;
         }
@@ -154,6 +159,8 @@ impl Completeness {
         found: &mut Vec<Finding>,
     ) -> Taken {
         let h = record.value.h();
+        // A ledger that was forgotten cannot tell an old event from a gap before it: opened again, it would report
+        // every number below as missing. A `seq` of 0 has nothing below.
         let old = h.seq != 0 && h.event_time < record.broker_time.plus_ms(-self.config.retention());
         if old && !state.has_session(&h.tenant_id, h.session_id) {
             return Taken { repeated_id: false, redelivery: false, filled: false };
@@ -166,6 +173,7 @@ impl Completeness {
         let h = record.value.h();
         let clock = clock_problem(record, &self.config);
         state.with_producer(&h.tenant_id, &h.producer_id, h.producer_epoch, |producer| {
+            // The clock is judged even of a repeat, the number only once.
             let (repeat, new_number) = producer.identify(record);
             found.extend(repeat.map(|repeat| repeat_finding(h, repeat)));
             if let Some(why) = clock.filter(|_| !producer.head.clock_reported) {
@@ -180,12 +188,17 @@ impl Completeness {
 
     fn take_notes(&self, state: &mut CompletenessState, record: &Sourced<CleanEvent>, taken: Taken) {
         let h = record.value.h();
+        // Both times are in the record, so that a replay finds the same lateness (I6).
         let late_ms = record.broker_time.0.saturating_sub(h.event_time.0) / 1_000;
+        // The gateway writes these itself under types outside of the catalogue; each would be a finding about our own
+        // records.
         let is_own = matches!(h.event_type.as_str(), ACCESS_USED | ACCESS_DENIED);
         let (late, unknown) = (late_ms > self.config.lateness_ms_max, !record.value.is_known_type() && !is_own);
         if !(late || unknown || taken.filled) {
             return;
         }
+        // Gathered until the next tick: a backlog of a thousand late events is one finding, not a thousand (bound of
+        // outputs per event).
         state.note(Subject::of(h), |note| {
             if late {
                 note.late += 1;
@@ -200,7 +213,7 @@ impl Completeness {
         });
     }
 
-    /// A heartbeat speaks for its writer, and for those of its sessions that live in this partition.
+    /// A heartbeat reports for its writer, and for those of its sessions that live in this partition.
     fn heartbeat(
         &self,
         state: &mut CompletenessState,
@@ -220,9 +233,13 @@ impl Completeness {
         let mut claims = 0;
         for open in heartbeat.open_sessions.iter().filter(|open| !open.id.is_zero()) {
             let known = state.has_session(&h.tenant_id, open.id);
+            // A heartbeat is one record in one partition and lists sessions of all: a ledger that is opened where no
+            // event of the session arrives would report it as missing entirely.
             let key = session_key(&h.tenant_id, open.id);
             let here = || partition_of(&key, self.config.source_partitions) == record.at.partition.index();
             if known || (claims < CLAIMS_PER_HEARTBEAT_MAX && here()) {
+                // Beyond the bound a session is still kept from its time-out; only its number waits for the next
+                // heartbeat.
                 let last_seq = if claims_numbers && claims < CLAIMS_PER_HEARTBEAT_MAX { open.last_seq } else { -1 };
                 let news = state.with_session(&h.tenant_id, open.id, |session| {
                     session.claim(h, open.id, last_seq, record.broker_time, found)
@@ -233,14 +250,18 @@ impl Completeness {
     }
 
     fn tick(&self, state: &mut CompletenessState, record: &Sourced<CleanEvent>, tick: &Tick, emit: &mut Emitter<'_>) {
+        // Also of a tick that does not move the clock: what it says of its writer is news in any case.
         let lost = state.totals.acked(tick, record.broker_time);
         if lost > 0 {
             emit.finding(lost_records(record, lost));
         }
+        // Ticks carry their writer's clock. One that runs a year ahead would time every session out and close a year
+        // of hours.
         let believed = record.broker_time.plus_ms(self.config.tick_ahead_ms_max);
         if !state.advance(tick.at.min(believed)) {
             return;
         }
+        // Before the hours close: findings number their outputs in this order, which derived ids depend on.
         self.due_findings(state, emit);
         let partition = record.at.partition.partition;
         for total in state.totals.close(state.now.plus_ms(-self.config.hour_grace_ms), partition) {
@@ -257,6 +278,8 @@ impl Completeness {
             note.findings(&tenant, session, &mut found);
         }
         let now = state.now;
+        // Chosen before any ledger is judged, by what was known before this tick: judging changes which sessions are
+        // over.
         let excess = state.excess(self.config.sessions_max);
         state.each_session(|tenant, id, session| {
             let forget = session.tick(tenant, id, now, &self.config, &mut found);
@@ -266,6 +289,8 @@ impl Completeness {
             }
             forget || excessive
         });
+        // Notes and ledgers each come in this order but one after the other; a stable sort keeps what is of one
+        // session together.
         found.sort_by(|a, b| (&a.subject.tenant, a.subject.session).cmp(&(&b.subject.tenant, b.subject.session)));
         for finding in found {
             emit.finding(finding);
@@ -286,6 +311,8 @@ impl Completeness {
                 let key = joined_key(tenant, producer_id);
                 emit.derived(Topic::Writers, Route::ByKey, key, now, Derived::WriterSpan(span));
             }
+            // A writer with remembered events outside of sessions is kept for the retention, since a repeat of them
+            // must be recognised; of one without, `writers` knows all that there is.
             producer.seen.is_empty() || producer.head.last_time < now.plus_ms(-self.config.retention())
         });
         let source_partitions = i32::try_from(self.config.source_partitions).unwrap_or(i32::MAX);
@@ -307,6 +334,8 @@ impl Processor for Completeness {
         let mut output = Output::default();
         let mut found = Vec::new();
         for record in batch {
+            // Before anything else: a source record that was covered is in the state already, and judging it twice
+            // would make its event a duplicate.
             if !state.totals.cover(record) {
                 continue;
             }
@@ -330,7 +359,7 @@ fn lost_records(record: &Sourced<CleanEvent>, lost: i64) -> Finding {
     Finding::new(subject, "control_total_mismatch", "critical", reason).count(lost).fact("partition", partition)
 }
 
-/// Collects what one record leads to, and numbers it.
+/// Collects the outputs of one record, and numbers them.
 #[derive(Debug)]
 struct Emitter<'a> {
     record: &'a Sourced<CleanEvent>,

@@ -75,9 +75,13 @@ impl Producer {
         }
         let next = h.producer_seq.saturating_add(1);
         match self.ranges.last_mut() {
+            // Events of one writer arrive in its order, so that the next number nearly always continues the last
+            // range or lies above it.
             Some(last) if last.1 == h.producer_seq => last.1 = next,
             _ => self.ranges.push((h.producer_seq, next)),
         }
+        // Everything before this chunk is full and unchanged, so that a long report is not written again with each
+        // event.
         let chunk = (self.ranges.len() - 1) / CHUNK;
         self.changed_chunk = Some(self.changed_chunk.map_or(chunk, |first| first.min(chunk)));
     }
@@ -86,20 +90,18 @@ impl Producer {
     pub(super) fn identify(&mut self, record: &Sourced<CleanEvent>) -> (Option<Repeat>, bool) {
         let h = record.value.h();
         let numbered_here = is_best_effort(h);
-        let identity = match numbered_here {
-            true => best_effort::identity(record),
-            false => Identity::of(h.event_id, &record.source.sha256),
-        };
+        // A gateway that numbers an event again changes its bytes, so that the digest of what arrived is compared.
+        let identity =
+            if numbered_here { best_effort::identity(record) } else { Identity::of(h.event_id, &record.source.sha256) };
         if h.producer_seq < 0 {
+            // Without a number there is nothing to compare with.
             return (None, true);
         }
         match self.seen.repeat(h.producer_seq, identity) {
             Repeat::Unknown => {
-                let elsewhere = self.seen.known(identity).map(|repeat| match numbered_here {
-                    true => repeat,
-                    // One id at two numbers of a writer that numbers its own events.
-                    false => Repeat::Equivocation,
-                });
+                // One id at two numbers of a writer that numbers its own events is never a redelivery.
+                let elsewhere = self.seen.known(identity);
+                let elsewhere = elsewhere.map(|repeat| if numbered_here { repeat } else { Repeat::Equivocation });
                 self.seen.insert(h.producer_seq, identity);
                 self.changed = true;
                 (elsewhere, true)
@@ -121,8 +123,10 @@ impl Producer {
             return Vec::new();
         }
         self.changed = true;
+        // All chunks are deleted with the step that reports them: a restart in between would report them twice.
         self.changed_chunk = Some(0);
         let (ranges, _) = spans::merged(std::mem::take(&mut self.ranges));
+        // A claim is reported once; repeated, it would keep a silent writer from ever being silent.
         let claimed = std::mem::replace(&mut self.head.claimed, -1);
         let closed = std::mem::take(&mut self.head.closed);
         let report = |ranges: &[Range]| WriterSpan {
@@ -132,9 +136,11 @@ impl Producer {
             closed,
             ..WriterSpan::default()
         };
-        match ranges.is_empty() {
-            true => vec![report(&[])],
-            false => ranges.chunks(SPANS_PER_REPORT_MAX).map(report).collect(),
+        if ranges.is_empty() {
+            // `chunks` of nothing is nothing, and the claim or the goodbye of the writer would be lost.
+            vec![report(&[])]
+        } else {
+            ranges.chunks(SPANS_PER_REPORT_MAX).map(report).collect()
         }
     }
 
@@ -151,6 +157,8 @@ impl Producer {
                     chunk.iter().flat_map(|(a, b)| [a.to_be_bytes(), b.to_be_bytes()]).flatten().collect();
                 out.push((chunk_key(prefix, index), Some(bytes.into())));
             }
+            // Chunks of the last save that are no longer there are deleted by number: the changelog has no prefix
+            // delete.
             let gone = chunks..self.chunks_saved;
             out.extend(gone.map(|index| (chunk_key(prefix, index), None)));
             self.chunks_saved = chunks;
@@ -193,6 +201,7 @@ impl Producer {
         }
         let start = index.checked_mul(CHUNK)?;
         let end = start.checked_add(ranges.len())?;
+        // A compacted topic keeps keys in the order of their last write, so that chunk 2 may load before chunk 1.
         self.ranges.resize(self.ranges.len().max(end), (0, 0));
         self.ranges[start..end].copy_from_slice(&ranges);
         self.chunks_saved = self.chunks_saved.max(index + 1);

@@ -2,11 +2,10 @@
 //!
 //! A session's ledger goes with the session, whole: a gap that is open stays open for as long as it would have,
 //! and one that was reported is not reported again. Open hours belong to the old partition and become control
-//! totals that the new one tells at its first tick.
+//! totals that the new one reports at its first tick.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::event::ControlTotal;
 use schemas::id::Uuid;
 use schemas::time::TimestampMicros;
 use schemas::topic::{partition_of, session_key};
@@ -30,6 +29,7 @@ pub(super) fn completeness(entries: &[StateEntry], change: &Change) -> Result<Re
     let mut now = TimestampMicros(i64::MIN);
     let mut hours: BTreeMap<u32, Totals> = BTreeMap::new();
     let entries = by_place(entries);
+    // Before anything moves: notes and pages of a session must follow the same ledger as its head.
     let owners = owners(&entries, change)?;
     for entry in &entries {
         let error = |reason: String| key::unreadable(&entry.key, reason);
@@ -58,11 +58,18 @@ pub(super) fn completeness(entries: &[StateEntry], change: &Change) -> Result<Re
             _ => return Err(error("unknown kind of entry".to_owned())),
         }
     }
+    // After all heads have moved: a partition that has the writer's own head keeps it.
     repeats(&entries, change, &mut rekeyed)?;
-    for (partition, mut totals) in hours {
-        inherit(totals.close(TimestampMicros(i64::MAX), change.first + partition), partition, &mut rekeyed);
+    for (partition, mut open) in hours {
+        // Under the number of the old partition, whose records they count; `first` makes it the number in its
+        // generation.
+        let closed = open.close(TimestampMicros(i64::MAX), change.first + partition);
+        let entries = closed.iter().map(totals::inherited);
+        rekeyed.entries.extend(entries.map(|(key, value)| ((partition, key), value)));
     }
     if now > TimestampMicros(i64::MIN) {
+        // A partition without log time would take an older tick for news, and time would run backwards for the
+        // sessions that came to it.
         let at = (0..change.to).map(|partition| ((partition, Key::of(NOW).bytes()), key::json(&now)));
         rekeyed.entries.extend(at);
     }
@@ -119,12 +126,4 @@ fn repeats(entries: &[&StateEntry], change: &Change, to: &mut Rekeyed) -> Result
         }
     }
     Ok(())
-}
-
-fn inherit(open: Vec<ControlTotal>, partition: u32, to: &mut Rekeyed) {
-    let entries = open.into_iter().map(|total| {
-        let (key, value) = totals::inherited(&total);
-        ((partition, key), value)
-    });
-    to.entries.extend(entries);
 }

@@ -1,4 +1,4 @@
-//! Which event stood at a sequence number: tells a redelivery from a fork and from an equivocation.
+//! Which event has a sequence number: distinguishes a redelivery, a fork and an equivocation.
 //!
 //! It remembers the last [`PAGES_MAX`] pages of [`PAGE_SLOTS`] numbers; what is older is forgotten,
 //! and the caller says so instead of guessing.
@@ -26,6 +26,7 @@ impl Identity {
     pub(super) fn of(id: Uuid, digest: &Sha256) -> Self {
         let [.., a, b, c, d, e, f, g, h] = id.0;
         let mut half = [0; 16];
+        // The last eight bytes of the id: in a version 7 UUID the first ones are the time, which neighbours share.
         half.copy_from_slice(&digest.0[..16]);
         Self { id: u64::from_be_bytes([a, b, c, d, e, f, g, h]), digest: u128::from_be_bytes(half) }
     }
@@ -68,6 +69,7 @@ impl Seen {
         match (first.id == identity.id, first.digest == identity.digest) {
             (true, true) => Repeat::Duplicate,
             (true, false) => Repeat::Equivocation,
+            // Another id at the same number is a fork whatever its bytes: the writer used the number twice.
             (false, _) => Repeat::Forked,
         }
     }
@@ -76,6 +78,8 @@ impl Seen {
     /// [`Repeat::Equivocation`].
     pub(super) fn known(&self, identity: Identity) -> Option<Repeat> {
         let mut found = None;
+        // All pages, because the id may come at any number: at most 1 024 comparisons, and only for a number that is
+        // new.
         for page in &self.pages {
             for (slot, _) in page.ids.iter().enumerate().filter(|(_, id)| **id == identity.id) {
                 if page.digests[slot] == identity.digest {
@@ -103,6 +107,7 @@ impl Seen {
     pub(super) fn insert(&mut self, seq: i64, identity: Identity) {
         let (number, offset) = place(seq);
         let index = match self.pages.last() {
+            // Events mostly arrive in order, so that the last page is looked at before a search.
             Some(last) if last.number == number => self.pages.len() - 1,
             _ => self.pages.binary_search_by_key(&number, |page| page.number).unwrap_or_else(|index| {
                 self.pages.insert(index, Page { number, ..Page::default() });
@@ -113,10 +118,12 @@ impl Seen {
         page.offsets.push(offset);
         page.ids.push(identity.id);
         page.digests.push(identity.digest);
+        // Spares a push per event while one page fills; `take_changes` removes repeats in any case.
         if self.changed.last() != Some(&number) {
             self.changed.push(number);
         }
         if self.pages.len() > PAGES_MAX {
+            // Its number goes among the changes, so that its entry is deleted from the changelog.
             let forgotten = self.pages.remove(0);
             self.changed.push(forgotten.number);
         }

@@ -5,42 +5,31 @@
 
 use std::collections::BTreeMap;
 
-use schemas::event::{CleanEvent, Event, EventHeader, SessionEnded};
+use schemas::event::{CleanEvent, Event, EventHeader};
 use schemas::id::Uuid;
-use schemas::limits::EVENT_TIME_MS_MIN;
 use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
 use super::CompletenessConfig;
-use super::best_effort::{BestEffort, is_best_effort};
+use super::best_effort::{self, Arrival, BestEffort, is_best_effort};
 use super::calls::{CallFact, Calls};
 use super::chain::{Chain, Link, Placement};
+use super::end::{Actual, End, TYPES_MAX, type_hash};
 use super::finding::{Finding, Subject, label};
+use super::problem::{chain_broken, clock_finding, clock_problem, equivocation, repeat_finding};
 use super::seen::{Identity, Repeat, Seen};
 use super::spans::{self, Range};
 use crate::stage::Sourced;
 
 /// Most facts that wait for earlier events; beyond it the lowest is judged without them.
 const PENDING_MAX: usize = 256;
-/// Most event types that are counted per session.
-const TYPES_MAX: usize = 64;
 
 /// What an event says that can only be judged once all earlier events are there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Fact {
-    pub(super) event_id: Uuid,
-    pub(super) event_type: u64,
-    pub(super) call: Option<CallFact>,
-}
-
-/// What `session.ended` says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct End {
-    seq: i64,
+struct Fact {
     event_id: Uuid,
-    event_count: i64,
-    /// By hash of the type, ascending.
-    counts: Vec<(u64, i64)>,
+    event_type: u64,
+    call: Option<CallFact>,
 }
 
 /// The part of a ledger that changes with every event.
@@ -62,11 +51,11 @@ pub(super) struct Head {
     counts: Vec<(u64, i64)>,
     counts_known: bool,
     pending: BTreeMap<i64, Fact>,
-    pub(super) clock_reported: bool,
+    clock_reported: bool,
     closed: bool,
     unterminated: bool,
     /// Best-effort events so far; a repeat of one that is remembered is none.
-    pub(super) best_effort: i64,
+    best_effort: i64,
 }
 
 impl Default for Head {
@@ -115,15 +104,9 @@ pub(super) struct Session {
     pub(super) changed: bool,
 }
 
-/// FNV-1a, 64 bits: names an event type in a count. Colliding types only confuse the session that
-/// uses both.
-pub(super) fn type_hash(event_type: &str) -> u64 {
-    event_type.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-}
-
 impl Session {
     /// Whom its findings are about.
-    pub(super) fn subject(&self, tenant: &str, id: Uuid) -> Subject {
+    fn subject(&self, tenant: &str, id: Uuid) -> Subject {
         let Head { agent, environment, .. } = &self.head;
         Subject { tenant: tenant.to_owned(), agent: agent.clone(), environment: environment.clone(), session: id }
     }
@@ -142,10 +125,12 @@ impl Session {
         let identity = Identity::of(h.event_id, &record.source.sha256);
         let prev = Some(h.prev_hash);
         let link = Link { seq: h.seq, digest: record.source.sha256, prev, at: record.broker_time };
+        // The chain decides first whether the number is new: only then is there an identity to remember.
         match self.head.chain.insert(link) {
             Placement::Seen => self.repeated(h, identity, found),
             Placement::New { broken, filled, given_up } => {
                 self.changed = true;
+                // A new number with a known id: one event id stands for two places in the session.
                 let repeated_id = self.seen.has_id(identity);
                 if repeated_id {
                     found.push(equivocation(h));
@@ -155,18 +140,65 @@ impl Session {
                 }
                 self.seen.insert(h.seq, identity);
                 self.accept(record, config, found);
+                // After the event is judged, so that the sentence counts it among the session's events.
                 found.extend(given_up.map(|range| self.gap(&h.tenant_id, h.session_id, &[range])));
                 Taken { repeated_id, redelivery: false, filled }
             }
         }
     }
 
+    /// Takes in an event that a gateway numbered.
+    fn take_best_effort(
+        &mut self,
+        record: &Sourced<CleanEvent>,
+        config: &CompletenessConfig,
+        found: &mut Vec<Finding>,
+    ) -> Taken {
+        let h = record.value.h();
+        let ordinal = self.head.best_effort;
+        let Arrival { repeat, new_number, filled, broken, given_up } = self.best_effort.take(record, ordinal);
+        found.extend(repeat.map(|repeat| repeat_finding(h, repeat)));
+        if broken {
+            found.push(chain_broken(h, "names another digest than that of the event before it"));
+        }
+        self.changed |= new_number;
+        let repeated_id = matches!(repeat, Some(Repeat::Duplicate | Repeat::Equivocation));
+        if new_number && repeat != Some(Repeat::Duplicate) {
+            self.head.best_effort = ordinal.saturating_add(1);
+            self.accept_best_effort(record, ordinal, config, found);
+        }
+        let subject = || self.subject(&h.tenant_id, h.session_id);
+        found.extend(given_up.iter().map(|(writer, range)| best_effort::gap(subject(), writer, &[*range])));
+        Taken { repeated_id, redelivery: !new_number && repeat == Some(Repeat::Duplicate), filled }
+    }
+
+    /// Judges what does not depend on the order in which things happened, which is not known.
+    fn accept_best_effort(
+        &mut self,
+        record: &Sourced<CleanEvent>,
+        ordinal: i64,
+        config: &CompletenessConfig,
+        found: &mut Vec<Finding>,
+    ) {
+        let h = record.value.h();
+        self.meet(h, record.broker_time);
+        if let Some(why) = clock_problem(record, config).filter(|_| !self.head.clock_reported) {
+            self.head.clock_reported = true;
+            found.push(clock_finding(h, why));
+        }
+        if let Some(call) = CallFact::of(&record.value, &config.decision_required) {
+            let fact = Fact { event_id: h.event_id, event_type: type_hash(&h.event_type), call: Some(call) };
+            self.judge_fact(&h.tenant_id, h.session_id, ordinal, &fact, config, found);
+        }
+    }
+
     /// An event of the session: whom it is about, and that it is not silent.
-    pub(super) fn meet(&mut self, h: &EventHeader, at: TimestampMicros) {
+    fn meet(&mut self, h: &EventHeader, at: TimestampMicros) {
         if self.head.agent.is_empty() {
             self.head.agent.clone_from(&h.agent_id);
             self.head.environment.clone_from(&h.environment);
         }
+        // Broker times of a partition need not ascend; no event makes its session more silent.
         self.head.last_time = self.head.last_time.max(at);
     }
 
@@ -188,15 +220,21 @@ impl Session {
                 self.head.template.clone_from(&started.template_id);
             }
         }
+        // Eight bytes in place of a name that the producer chooses: a head with 64 types stays within a state entry.
         let event_type = type_hash(&h.event_type);
         self.count_type(h.seq, event_type);
         self.check_end(record, found);
         let call = CallFact::of(&record.value, &config.decision_required);
+        // Only what can matter waits: a fact about a call, or any event while a template may still demand it as a
+        // step. A session without either keeps nothing.
         if call.is_some() || !self.head.started || !self.head.template.is_empty() {
             let fact = Fact { event_id: h.event_id, event_type, call };
-            match self.head.pending.is_empty() && h.seq < self.head.chain.judged() {
-                true => self.judge_fact(&h.tenant_id, h.session_id, h.seq, &fact, config, found),
-                false => _ = self.head.pending.insert(h.seq, fact),
+            // Nothing is missing below and nothing waits: judged at once, without a detour through the map. That is
+            // nearly every event.
+            if self.head.pending.is_empty() && h.seq < self.head.chain.judged() {
+                self.judge_fact(&h.tenant_id, h.session_id, h.seq, &fact, config, found);
+            } else {
+                self.head.pending.insert(h.seq, fact);
             }
         }
         self.judge(&h.tenant_id, h.session_id, config, found);
@@ -204,6 +242,7 @@ impl Session {
 
     fn check_clock(&mut self, record: &Sourced<CleanEvent>, config: &CompletenessConfig, found: &mut Vec<Finding>) {
         let h = record.value.h();
+        // An event that fills a hole is older than its neighbours by right; only the newest can run backwards.
         let newest = h.seq + 1 == self.head.chain.next;
         let back = newest && h.event_time.plus_ms(config.clock_back_ms_max) < self.head.last_event_time;
         if newest {
@@ -226,6 +265,7 @@ impl Session {
         match counts.binary_search_by_key(&event_type, |(hash, _)| *hash) {
             Ok(index) => counts[index].1 += 1,
             Err(index) if counts.len() < TYPES_MAX => counts.insert(index, (event_type, 1)),
+            // Counts with a type left out would differ from those at the end, and blame the session for our bound.
             Err(_) => self.head.counts_known = false,
         }
     }
@@ -244,6 +284,8 @@ impl Session {
         if !ended.final_hash.is_zero() && ended.final_hash != h.prev_hash {
             found.push(chain_broken(h, "names another final digest than that of the event before it"));
         }
+        // Events that overtook the end were counted by type as if they belonged to the session; those counts prove
+        // nothing any more.
         let after = self.head.chain.seen_from(h.seq.saturating_add(1));
         if after > 0 {
             self.head.counts_known = false;
@@ -257,12 +299,16 @@ impl Session {
     fn judge(&mut self, tenant: &str, id: Uuid, config: &CompletenessConfig, found: &mut Vec<Finding>) {
         let judged = self.head.chain.judged();
         while let Some(entry) = self.head.pending.first_entry() {
+            // Out of room, the lowest fact is judged although earlier events are missing: its finding then says that
+            // the session is not whole.
             if *entry.key() >= judged && self.head.pending.len() <= PENDING_MAX {
                 break;
             }
             let Some((seq, fact)) = self.head.pending.pop_first() else { break };
             self.judge_fact(tenant, id, seq, &fact, config, found);
         }
+        // Closed only once everything up to the end is there or reported: a late event may still fill a hole below
+        // it.
         let ended = self.head.end.as_ref().is_some_and(|end| judged > end.seq);
         if ended && !self.head.closed {
             self.head.closed = true;
@@ -270,7 +316,7 @@ impl Session {
         }
     }
 
-    pub(super) fn judge_fact(
+    fn judge_fact(
         &mut self,
         tenant: &str,
         id: Uuid,
@@ -284,6 +330,8 @@ impl Session {
             self.head.template_step += 1;
         }
         let Some(call) = &fact.call else { return };
+        // An attempt or decision that is missing may be among the missing events: the finding says so and does not
+        // accuse.
         let whole = self.head.chain.is_whole() && self.best_effort.is_whole();
         for problem in self.calls.apply(seq, call) {
             let doubt = if whole { "" } else { " (what is absent may be among the missing events)" };
@@ -295,7 +343,10 @@ impl Session {
 
     fn close(&self, tenant: &str, id: Uuid, config: &CompletenessConfig, found: &mut Vec<Finding>) {
         let Some(end) = &self.head.end else { return };
-        found.extend(self.steps_mismatch(tenant, id, end));
+        let comparable = self.head.counts_known && self.head.chain.is_whole();
+        let counts = comparable.then_some(self.head.counts.as_slice());
+        let actual = Actual { expected_steps: self.head.expected_steps, counts };
+        found.extend(end.mismatch(self.subject(tenant, id), &actual));
         let Some(required) = config.templates.get(&self.head.template) else { return };
         let missing = required.get(self.head.template_step..).unwrap_or_default();
         let Some(first) = missing.first() else { return };
@@ -313,33 +364,6 @@ impl Session {
             .fact("missing", missing.iter().map(|m| label(m)).collect::<Vec<_>>().join(", "))
             .fact("session_is_whole", self.head.chain.is_whole());
         found.push(finding);
-    }
-
-    fn steps_mismatch(&self, tenant: &str, id: Uuid, end: &End) -> Option<Finding> {
-        let actual = end.seq.saturating_add(1);
-        let expected = self.head.expected_steps;
-        let off = |claim: i64| if claim < 0 { 0 } else { claim.saturating_sub(actual).saturating_abs() };
-        let comparable = self.head.counts_known && self.head.chain.is_whole() && !end.counts.is_empty();
-        let types_differ = comparable && end.counts != self.head.counts;
-        let count = off(end.event_count).max(off(expected)).max(i64::from(types_differ));
-        if count == 0 {
-            return None;
-        }
-        let reason = match off(expected) > off(end.event_count) {
-            true => format!("session {id} declared {expected} events at its start and has {actual}"),
-            false if off(end.event_count) > 0 => {
-                format!("session {id} says at its end that it has {} events and has {actual}", end.event_count)
-            }
-            false => format!("session {id} says at its end how many events of each type it has, and has others"),
-        };
-        let finding = Finding::new(self.subject(tenant, id), "steps_mismatch", "error", reason)
-            .count(count)
-            .target(end.event_id)
-            .fact("events", actual)
-            .fact("event_count", end.event_count)
-            .fact("expected_steps", expected)
-            .fact("counts_by_type_differ", types_differ);
-        Some(finding)
     }
 
     fn gap(&self, tenant: &str, id: Uuid, missing: &[Range]) -> Finding {
@@ -363,6 +387,8 @@ impl Session {
         found: &mut Vec<Finding>,
     ) -> bool {
         self.meet(h, at);
+        // Numbers that a writer says it used and that nobody saw: a tail that was lost shows only this way, since no
+        // later event opens a hole.
         let (news, given_up) = self.head.chain.claim(last_seq.saturating_add(1), at);
         found.extend(given_up.map(|range| self.gap(&h.tenant_id, id, &[range])));
         self.changed = true;
@@ -379,6 +405,8 @@ impl Session {
         found: &mut Vec<Finding>,
     ) -> bool {
         let silent_since = now.plus_ms(-config.session_timeout_ms);
+        // After the time-out nothing is waited for: whatever is missing is reported before the session is called
+        // unterminated.
         let timed_out = self.head.last_time < silent_since;
         let opened = if timed_out { now } else { now.plus_ms(-config.gap_grace_ms) };
         let missing = self.head.chain.report(opened);
@@ -387,7 +415,7 @@ impl Session {
             found.push(self.gap(tenant, id, &missing));
             self.judge(tenant, id, config, found);
         }
-        self.report_lanes(tenant, id, opened, found);
+        self.report_best_effort(tenant, id, opened, found);
         if timed_out {
             self.terminate(tenant, id, found);
         }
@@ -401,13 +429,20 @@ impl Session {
             found.push(self.gap(tenant, id, &missing));
             self.judge(tenant, id, config, found);
         }
-        self.report_lanes(tenant, id, TimestampMicros(i64::MAX), found);
+        self.report_best_effort(tenant, id, TimestampMicros(i64::MAX), found);
         self.terminate(tenant, id, found);
     }
 
     /// Whether it is over and reported.
     pub(super) fn is_over(&self) -> bool {
         self.head.closed || self.head.unterminated
+    }
+
+    /// Reports numbers of gateways that are missing.
+    fn report_best_effort(&mut self, tenant: &str, id: Uuid, opened: TimestampMicros, found: &mut Vec<Finding>) {
+        let due = self.best_effort.report(opened);
+        self.changed |= !due.is_empty();
+        found.extend(due.iter().map(|(writer, missing)| best_effort::gap(self.subject(tenant, id), writer, missing)));
     }
 
     fn terminate(&mut self, tenant: &str, id: Uuid, found: &mut Vec<Finding>) {
@@ -425,62 +460,4 @@ impl Session {
         let finding = Finding::new(self.subject(tenant, id), "unterminated", "warning", reason);
         found.push(finding.fact("events", next).fact("last_ms", self.head.last_time.ms()));
     }
-}
-
-impl End {
-    fn of(ended: &SessionEnded) -> Self {
-        let mut counts: Vec<(u64, i64)> = ended.counts_by_type.iter().map(|(t, n)| (type_hash(t), *n)).collect();
-        counts.sort_unstable();
-        counts.truncate(TYPES_MAX + 1);
-        Self { seq: ended.h.seq, event_id: ended.h.event_id, event_count: ended.event_count, counts }
-    }
-}
-
-/// What is wrong with an event's clock, as seen from the broker's.
-pub(super) fn clock_problem(record: &Sourced<CleanEvent>, config: &CompletenessConfig) -> Option<&'static str> {
-    let at = record.value.h().event_time;
-    match () {
-        () if at > record.broker_time.plus_ms(config.clock_ahead_ms_max) => Some("runs ahead of the broker's"),
-        () if at.ms() < EVENT_TIME_MS_MIN => Some("is before the year 2000"),
-        () => None,
-    }
-}
-
-/// A finding about an event's clock.
-pub(super) fn clock_finding(h: &EventHeader, why: &str) -> Finding {
-    let reason = format!("the clock of writer {} {why}", label(&h.producer_id));
-    Finding::new(Subject::of(h), "clock_implausible", "warning", reason)
-        .target(h.event_id)
-        .fact("event_time_ms", h.event_time.ms())
-}
-
-fn equivocation(h: &EventHeader) -> Finding {
-    let reason = format!("event {} exists with two contents", h.event_id);
-    Finding::new(Subject::of(h), "equivocation", "critical", reason).target(h.event_id).fact("seq", h.seq)
-}
-
-pub(super) fn chain_broken(h: &EventHeader, why: &str) -> Finding {
-    let reason = format!("event {} of session {} {why}", h.seq, h.session_id);
-    let finding = Finding::new(Subject::of(h), "chain_broken", "critical", reason);
-    finding.target(h.event_id).fact("seq", h.seq).fact("prev_hash", h.prev_hash)
-}
-
-/// A finding about a number that came again: of a session, or of a writer outside of sessions.
-pub(super) fn repeat_finding(h: &EventHeader, repeat: Repeat) -> Finding {
-    let (owner, number) = match h.session_id.is_zero() {
-        true => (format!("writer {}", label(&h.producer_id)), h.producer_seq),
-        false => (format!("session {}", h.session_id), h.seq),
-    };
-    let (kind, severity, reason) = match repeat {
-        Repeat::Equivocation => return equivocation(h),
-        Repeat::Duplicate => ("duplicate", "info", format!("event {} was delivered again", h.event_id)),
-        Repeat::Forked => ("forked", "critical", format!("{owner} has two events with number {number}")),
-        Repeat::Unknown => (
-            "seq_regressed",
-            "warning",
-            format!("number {number} of {owner} came again too late to tell a redelivery from a restart"),
-        ),
-    };
-    let finding = Finding::new(Subject::of(h), kind, severity, reason).target(h.event_id);
-    finding.fact("seq", h.seq).fact("producer_seq", h.producer_seq)
 }

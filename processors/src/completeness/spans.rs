@@ -22,9 +22,11 @@ pub(super) fn print(ranges: &[Range]) -> String {
         let comma = if index == 0 { "" } else { ", " };
         let last = next - 1;
         // Writing into a string cannot fail.
-        let _ = match *first == last {
-            true => write!(text, "{comma}{first}"),
-            false => write!(text, "{comma}{first}-{last}"),
+        let _ = if *first == last {
+            write!(text, "{comma}{first}")
+        } else {
+            // Operators search for numbers, so that the text names the last one and not the half-open end.
+            write!(text, "{comma}{first}-{last}")
         };
     }
     if let Some(more) = ranges.len().checked_sub(RANGES_PRINTED_MAX).filter(|more| *more > 0) {
@@ -41,6 +43,7 @@ pub(super) fn merged(mut ranges: Vec<Range>) -> (Vec<Range>, i64) {
     let mut repeated: i64 = 0;
     for (first, next) in ranges {
         match out.last_mut() {
+            // Equal is adjacent and not repeated: `min` below then adds nothing.
             Some(last) if first <= last.1 => {
                 repeated = repeated.saturating_add(last.1.min(next) - first);
                 last.1 = last.1.max(next);

@@ -42,6 +42,7 @@ impl Note {
     /// One more event that had been reported missing.
     pub(super) fn fill(&mut self, seq: i64) {
         self.filled += 1;
+        // Late events mostly arrive in order, so that a range grows in place and 64 are enough.
         if let Some(last) = self.filled_ranges.last_mut().filter(|last| last.1 == seq) {
             last.1 = seq + 1;
         } else if self.filled_ranges.len() < FILLED_MAX {
@@ -53,6 +54,7 @@ impl Note {
     pub(super) fn unknown_type(&mut self, event_type: &str) {
         self.unknown += 1;
         if self.unknown_types.len() < TYPES_MAX {
+            // As a label: a type may be any text that a producer chose, and notes become reasons.
             self.unknown_types.insert(label(event_type).to_owned());
         }
     }
@@ -63,6 +65,7 @@ impl Note {
         let subject =
             || Subject { tenant: tenant.to_owned(), agent: agent.clone(), environment: environment.clone(), session };
         if *filled > 0 {
+            // Ranges are in order of arrival; merged for the sentence only, once per note.
             let ranges = spans::print(&spans::merged(self.filled_ranges.clone()).0);
             let reason =
                 format!("{filled} events of session {session} that were reported missing arrived (seq {ranges})");
@@ -133,6 +136,7 @@ impl CompletenessState {
 
     /// Works on a session's ledger, which is opened if need be.
     pub(super) fn with_session<R>(&mut self, tenant: &str, id: Uuid, work: impl FnOnce(&mut Session) -> R) -> R {
+        // `entry` would copy the name of the tenant for every event.
         let sessions = match self.sessions.get_mut(tenant) {
             Some(sessions) => sessions,
             None => self.sessions.entry(tenant.to_owned()).or_default(),
@@ -140,6 +144,7 @@ impl CompletenessState {
         let session = sessions.entry(id).or_default();
         let before = session.changed;
         let result = work(session);
+        // On the first change only: the list is drained once a step and must not grow with the events in it.
         if session.changed && !before {
             self.sessions_changed.push((tenant.to_owned(), id));
         }
@@ -153,6 +158,8 @@ impl CompletenessState {
                 let before = session.changed;
                 let forget = work(tenant, *id, session);
                 if forget {
+                    // A compacted topic deletes by key, so that every key that may ever have been written is named,
+                    // also of parts that are no longer there.
                     self.gone.extend(session_keys(tenant, *id, session));
                 } else if session.changed && !before {
                     self.sessions_changed.push((tenant.clone(), *id));
@@ -160,6 +167,7 @@ impl CompletenessState {
                 !forget
             });
         }
+        // A restored state has no empty tenant, and must equal this one (law "restart does not matter").
         self.sessions.retain(|_, sessions| !sessions.is_empty());
     }
 
@@ -173,6 +181,7 @@ impl CompletenessState {
         }
         let all = self.sessions.iter().flat_map(|(tenant, sessions)| sessions.iter().map(move |s| (tenant, s)));
         let mut order: Vec<_> =
+            // `false` sorts before `true`: those that are over go first. Tenant and id decide between equals (I6).
             all.map(|(tenant, (id, session))| (!session.is_over(), session.head.last_time, tenant, *id)).collect();
         order.sort_unstable();
         order.into_iter().take(excess).map(|(.., tenant, id)| (tenant.clone(), id)).collect()
@@ -186,6 +195,7 @@ impl CompletenessState {
         epoch: i64,
         work: impl FnOnce(&mut Producer) -> R,
     ) -> R {
+        // Names are copied only when they are new: a writer sends thousands of events.
         if self.producers.get(tenant).is_none_or(|producers| !producers.contains_key(producer)) {
             self.producers.entry(tenant.to_owned()).or_default().insert(producer.to_owned(), BTreeMap::new());
         }
@@ -272,6 +282,7 @@ fn load_session(session: &mut Session, mut parts: Parts<'_>, value: &[u8]) -> Re
     match parts.byte() {
         Some(0) => session.head = key::from_json(value)?,
         Some(1) => session.calls.load(parts.id().ok_or_else(malformed)?, value)?,
+        // Numbers of these parts are a stored format; what reads and what writes them must change together.
         Some(2) => {
             let number = parts.number().ok_or_else(malformed)?;
             session.seen.load(number, value).ok_or_else(malformed)?;
@@ -300,6 +311,7 @@ fn session_keys(tenant: &str, id: Uuid, session: &Session) -> Vec<Bytes> {
     let calls = session.calls.tags().map(|tag| prefix.clone().byte(1).id(tag).bytes());
     let pages = session.seen.numbers().map(|number| prefix.clone().byte(2).number(number).bytes());
     let lanes = session.best_effort.ids().map(|lane| prefix.clone().byte(3).id(lane).bytes());
+    // Pages of both kinds of numbering have parts of their own, since their page numbers overlap.
     let best_effort = session.best_effort.seen.numbers();
     let best_effort = best_effort.map(|number| prefix.clone().byte(4).number(number).bytes());
     head.chain(calls).chain(pages).chain(lanes).chain(best_effort).collect()
@@ -342,10 +354,13 @@ impl PartitionState for CompletenessState {
             }
         }
         let mut gone = std::mem::take(&mut self.gone);
+        // A session that was forgotten and opened again within one step: what it writes now wins over the deletion of
+        // its past.
         for (key, _) in &changes {
             gone.remove(key);
         }
         changes.extend(gone.into_iter().map(|key| (key, None)));
+        // The contract of `take_changes`: the state topic of two runs is then the same, byte for byte (I6).
         changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         changes
     }

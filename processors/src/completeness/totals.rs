@@ -95,7 +95,7 @@ pub(super) struct Totals {
     sums: Sums,
     hours: BTreeMap<TimestampMicros, Hour>,
     writers: BTreeMap<(String, i64), Acked>,
-    /// Totals of hours that were open in an earlier generation of the topics, by key; told at the first tick.
+    /// Totals of hours that were open in an earlier generation of the topics, by key; reported at the first tick.
     inherited: BTreeMap<Bytes, Bytes>,
     /// The hour of the newest record: spares a set insertion per record.
     changed_hour: Option<TimestampMicros>,
@@ -106,15 +106,20 @@ impl Totals {
     /// Covers the record's source offset; false where it was covered before: the stage before
     /// delivered it again, and nothing may count it twice.
     pub(super) fn cover(&mut self, record: &Sourced<CleanEvent>) -> bool {
+        // One below i64::MAX, because the offset after it is kept.
         let offset = i64::try_from(record.source.offset).unwrap_or(i64::MAX - 1);
         if offset < self.sums.source_next {
             return false;
         }
         if self.sums.source_next < 0 {
+            // A state that begins in the middle of the topic does not know what was before. Only from the origin may
+            // all records that a writer ever had acknowledged be compared.
             self.sums.from_origin = record.at.offset == 0;
             self.sums.source_next = if self.sums.from_origin { 0 } else { offset };
         }
         let first = self.sums.source_next;
+        // Source offsets are dense (I11): one that is passed over became a dead letter in the stage before, which is
+        // a record that arrived.
         let skipped = offset - first;
         let tick = record.value.is_tick();
         self.sums.counted += skipped + i64::from(!tick);
@@ -122,15 +127,17 @@ impl Totals {
         let hour = self.hour(record.broker_time, first);
         hour.rejected += skipped;
         hour.offset_next = offset + 1;
-        match tick {
-            true => hour.ticks += 1,
-            false => hour.records += 1,
+        if tick {
+            hour.ticks += 1;
+        } else {
+            hour.records += 1;
         }
         true
     }
 
     /// The open hour of that time; a time in a closed hour counts in the oldest open one.
     fn hour(&mut self, time: TimestampMicros, offset_first: i64) -> &mut Hour {
+        // A total that was published is never changed; the late record is counted in the hour that is still open.
         let start = time.max(self.sums.closed_to).floor_to_ms(HOUR_MS);
         if self.changed_hour != Some(start) {
             self.changed.extend([Entry::Sums, Entry::Hour(start)]);
@@ -145,10 +152,13 @@ impl Totals {
         let hour = self.hour(record.broker_time, next);
         hour.duplicates += i64::from(repeated_id);
         let event_type = record.value.h().event_type.as_str();
+        // Looked up before an entry is made: the type is nearly always there, and `entry` would allocate its name for
+        // every record.
         if let Some(count) = hour.counts_by_type.get_mut(event_type) {
             *count += 1;
             return;
         }
+        // Types are chosen by producers. Unbounded, an hour of made-up types would outgrow a state entry.
         let listed = hour.counts_by_type.len() < TYPES_MAX && event_type.len() <= TYPE_BYTES_MAX;
         let name = if listed { event_type } else { OTHER_TYPES };
         *hour.counts_by_type.entry(name.to_owned()).or_default() += 1;
@@ -164,11 +174,13 @@ impl Totals {
         // Of a writer that was there before this partition's state, only what follows is comparable.
         let base = if self.sums.from_origin { 0 } else { records };
         let before = self.writers.get(&name).map_or(base, |acked| acked.records);
+        // A count below the last one is an older report; taking the difference back would hide a loss.
         self.sums.acked = self.sums.acked.saturating_add((records - before).max(0));
         self.sums.acked_known = true;
         self.changed.extend([Entry::Sums, Entry::Writer(name.0.clone(), name.1)]);
         self.writers.insert(name, Acked { records: records.max(before), at: broker_time });
         self.forget_writer();
+        // What was found missing before is in `lost`, so that each missing record is reported once.
         let lost = self.sums.acked.saturating_sub(self.sums.counted).saturating_sub(self.sums.lost).max(0);
         if lost > 0 {
             self.sums.lost += lost;
@@ -182,6 +194,7 @@ impl Totals {
         if self.writers.len() <= WRITERS_MAX {
             return;
         }
+        // The name decides between equals: state must not depend on anything outside of the log (I6).
         let oldest = self.writers.iter().min_by_key(|(name, acked)| (acked.at, *name)).map(|(name, _)| name.clone());
         if let Some(name) = oldest {
             self.writers.remove(&name);
@@ -193,10 +206,13 @@ impl Totals {
     /// inherited.
     pub(super) fn close(&mut self, ended: TimestampMicros, partition: u32) -> Vec<ControlTotal> {
         let inherited = std::mem::take(&mut self.inherited);
+        // As changes, so that the entries are deleted with the step that reports them, and a restart does not report
+        // them again.
         self.changed.extend(inherited.keys().cloned().map(Entry::Inherited));
-        let mut totals: Vec<ControlTotal> = inherited.values().filter_map(|value| told(value)).collect();
+        let mut totals: Vec<ControlTotal> = inherited.values().filter_map(|value| control_total(value)).collect();
         while let Some(entry) = self.hours.first_entry() {
             let next = entry.key().plus_ms(HOUR_MS);
+            // Hours are in order; the ones behind are younger still.
             if next > ended {
                 break;
             }
@@ -211,9 +227,10 @@ impl Totals {
     }
 
     /// How many of the acknowledged records this hour takes: first come, first served, because a
-    /// count tells how many and not which.
+    /// count says how many and not which.
     fn intake(&mut self, hour: &Hour) -> Option<i64> {
         let Sums { acked, lost, allocated, acked_known, .. } = self.sums;
+        // Lost records are among the records of no hour, so that they are set apart before the rest is dealt out.
         let took = (hour.records + hour.rejected).min(acked - lost - allocated).max(0);
         self.sums.allocated += took;
         acked_known.then_some(took + hour.lost)
@@ -241,7 +258,7 @@ impl Totals {
         match kind {
             SUMS => self.sums = key::from_json(value)?,
             INHERITED => {
-                let total = told(value).ok_or_else(|| "not a control total".to_owned())?;
+                let total = control_total(value).ok_or_else(|| "not a control total".to_owned())?;
                 self.inherited.insert(inherited(&total).0, Bytes::copy_from_slice(value));
             }
             HOUR => {
@@ -264,14 +281,14 @@ pub(super) const WRITER: u8 = b'2';
 pub(super) const INHERITED: u8 = b'7';
 
 /// The total in such an entry.
-fn told(value: &[u8]) -> Option<ControlTotal> {
+fn control_total(value: &[u8]) -> Option<ControlTotal> {
     match codec().decode_derived(Some(value)) {
         Ok(Derived::ControlTotal(total)) => Some(total),
         _ => None,
     }
 }
 
-/// The entry of a total that is told later.
+/// The entry of a total that is reported later.
 pub(super) fn inherited(total: &ControlTotal) -> (Bytes, Bytes) {
     let key = Key::of(INHERITED).number(total.hour.0).number(total.partition.into()).text(&total.hop).bytes();
     (key, codec().encode_derived(&Derived::ControlTotal(total.clone())))

@@ -38,7 +38,7 @@ const EPOCH: u8 = b'e';
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WritersConfig {
-    /// How long a number may stay away before it is reported.
+    /// How long a number may be missing before it is reported.
     pub writer_grace_ms: i64,
     /// How often a writer that sends heartbeats sends one.
     pub heartbeat_interval_ms: i64,
@@ -129,6 +129,7 @@ impl Epoch {
     /// Adds numbers seen at `at`; returns those that had been reported missing, and how many had been
     /// seen before.
     fn add(&mut self, ranges: Vec<Range>, claimed: i64, at: TimestampMicros) -> (Vec<Range>, i64) {
+        // Repeats within one moment: two partitions reported the same number.
         let (ranges, mut repeated) = spans::merged(ranges);
         let (mut filled, mut fresh): (Vec<Range>, i64) = (Vec::new(), 0);
         let old_next = self.next;
@@ -136,6 +137,7 @@ impl Epoch {
         let holes = std::mem::take(&mut self.holes);
         for hole in holes {
             let mut first = hole.first;
+            // Both lists ascend, so that ranges wholly below this hole are skipped by a search.
             let start = below.partition_point(|range| range.1 <= hole.first);
             for range in below[start..].iter().take_while(|range| range.0 < hole.next) {
                 let cut = (range.0.max(hole.first), range.1.min(hole.next));
@@ -143,14 +145,17 @@ impl Epoch {
                 if hole.reported {
                     filled.push(cut);
                 }
+                // The parts keep the age of the hole; a hole that shrinks is not younger for it.
                 self.push_hole(Hole { first, next: cut.0, ..hole.clone() });
                 first = cut.1;
             }
             self.push_hole(Hole { first, ..hole });
         }
+        // Of numbers below `next`, those that filled no hole were seen before.
         repeated = repeated.saturating_add(spans::total(&below).saturating_sub(fresh));
         let above = ranges.into_iter().map(|r| (r.0.max(old_next), r.1)).filter(|r| r.0 < r.1);
         let claim = claimed.saturating_add(1);
+        // The claim comes last as an empty range: it opens a hole up to itself and adds no number.
         for (first, next) in above.chain([(claim, claim)]).filter(|r| r.1 > old_next) {
             self.push_hole(Hole { first: self.next, next: first, since: at, reported: false });
             self.next = self.next.max(next);
@@ -167,6 +172,8 @@ impl Epoch {
     /// Holes that opened at or before `opened` and were not reported; marks them. Lowest ones beyond
     /// the bound are due in any case, and forgotten.
     fn due(&mut self, opened: TimestampMicros) -> Vec<Range> {
+        // 1 024 holes are about 90 KiB of JSON; without a bound, a writer that loses every second event would outgrow
+        // the 256 KiB of a state entry.
         let excess = self.holes.len().saturating_sub(HOLES_MAX);
         let mut due = Vec::new();
         for (index, hole) in self.holes.iter_mut().enumerate() {
@@ -192,6 +199,8 @@ impl Moment<'_> {
         let stage = Writers::ID;
         let ordinal = self.ordinal.to_be_bytes();
         let (id, at) = (stage.to_string(), self.at.0.to_be_bytes());
+        // From writer and watermark and not from an offset: the interleaving of the partitions decides offsets, and
+        // must not decide ids (I6).
         let parts = [id.as_bytes(), tenant.as_bytes(), producer.as_bytes(), &epoch.to_be_bytes(), &at, &ordinal];
         let event_id = Uuid::derive(&parts);
         self.ordinal += 1;
@@ -230,9 +239,12 @@ impl Writers {
         let mut news: BTreeMap<(Name, i64), News> = BTreeMap::new();
         for release in released {
             match release {
+                // Gathered up to the watermark: reports of one moment are one set, in whatever order partitions sent
+                // them.
                 Release::Contribution(_, Report(span)) => add_news(&mut news, span),
                 Release::Complete(at) => {
                     let mut moment = Moment { at, ordinal: 0, derived };
+                    // By name and epoch, so that findings are numbered in one order.
                     for ((name, epoch), news) in std::mem::take(&mut news) {
                         self.take(state, name, epoch, news, &mut moment);
                     }
@@ -249,6 +261,8 @@ impl Writers {
         let epoch = epochs.entry(number).or_default();
         if is_new {
             epoch.agent.clone_from(&news.agent);
+            // Decided when the epoch is first seen, from all reports of the moment: the lowest number is not always
+            // in the first.
             epoch.next = self.base(number, &news, moment.at);
         }
         let (filled, repeated) = epoch.add(news.ranges, news.claimed, moment.at);
@@ -277,6 +291,8 @@ impl Writers {
 
     /// The number from which an epoch that was not remembered is judged.
     fn base(&self, epoch: i64, news: &News, at: TimestampMicros) -> i64 {
+        // Epochs are start times in microseconds; a small number is a writer's own counter and says nothing about
+        // age.
         let forgotten = TimestampMicros(epoch).ms() >= EVENT_TIME_MS_MIN
             && TimestampMicros(epoch) < at.plus_ms(-self.config.retention_ms);
         let first = news.ranges.iter().map(|range| range.0).min().unwrap_or(news.claimed.saturating_add(1));
@@ -296,11 +312,13 @@ impl Writers {
             epochs.retain(|number, epoch| {
                 let forget = index < excess || epoch.last_time < at.plus_ms(-retention_ms);
                 index += 1;
+                // An epoch that is forgotten is judged to the end now: later nobody knows its holes.
                 let missing = epoch.due(if forget { at } else { at.plus_ms(-writer_grace_ms) });
                 if !missing.is_empty() {
                     moment.finding(name, *number, gap(name, epoch, &missing));
                     changed.insert((name.clone(), *number));
                 }
+                // Only the newest epoch can be silent: an older one ended when its writer started again.
                 let watched = epoch.beats && !epoch.closed && !epoch.silent && newest == Some(*number);
                 if watched && epoch.last_time < silent_since {
                     epoch.silent = true;
@@ -313,6 +331,7 @@ impl Writers {
                 !forget
             });
         }
+        // An empty map per writer ever seen would grow without bound, and a restored state would not have it.
         writers.retain(|_, epochs| !epochs.is_empty());
     }
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::datum::record;
-use crate::event::Scope;
+use crate::event::{Content, Scope};
 use crate::id::{Blob, Sha256, SpanId, TraceId, Uuid};
 use crate::table::payload::payload;
-use crate::text::{CleanText, Content, RawText, Text};
+use crate::text::kind::{CleanText, RawText, Text};
 use crate::time::TimestampMicros;
 
 /// One source for or against a claim.

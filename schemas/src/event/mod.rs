@@ -2,13 +2,15 @@
 //!
 //! `generated.rs` holds the types; this file adds what a schema cannot say. It holds no codec.
 
+mod content;
 mod generated;
 
+pub use content::Content;
 pub use generated::*;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::text::{CleanText, RawText, Text};
+use crate::text::kind::{CleanText, RawText, Text};
 
 /// An event as its producer wrote it: content fields hold raw text.
 pub type RawEvent = Event<RawText>;
@@ -47,6 +49,7 @@ pub const ACCESS_DENIED: &str = "access.denied";
 impl EventKind {
     /// The record that was made for that event type; `None` where the catalogue has none.
     pub fn of_event_type(event_type: &str) -> Option<Self> {
+        // `extension` is what stands for a type outside of the catalogue; nobody may send it as one.
         let known = |kind: &&EventKind| **kind != EventKind::Extension && kind.event_type() == event_type;
         Self::ALL.iter().find(known).copied()
     }
@@ -73,6 +76,7 @@ impl<T: Text> Event<T> {
 
     /// Whether the event's type is in the catalogue; others are kept, archived and counted.
     pub fn is_known_type(&self) -> bool {
+        // A known record may carry another type in its header; then its type is not in the catalogue.
         self.kind() != EventKind::Extension && self.h().event_type == self.kind().event_type()
     }
 }

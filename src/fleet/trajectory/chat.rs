@@ -18,13 +18,14 @@ pub(super) fn run(messages: &Value, model: &Value, stem: &str, index: usize) -> 
     run
 }
 
-/// The steps that a list of messages tells of. System messages belong to the prompt, not to the run.
+/// The steps in a list of messages. System messages belong to the prompt, not to the run.
 pub(super) fn steps(messages: &[Value]) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut input = String::new();
     for (index, message) in messages.iter().enumerate() {
         let text = text_of(&message["content"]);
         match message["role"].as_str() {
+            // Gathered until the model speaks: several tool results are one input.
             Some("user" | "tool") => append(&mut input, &text),
             Some("assistant") => {
                 let calls = message["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
@@ -34,6 +35,7 @@ pub(super) fn steps(messages: &[Value]) -> Vec<Step> {
                     calls_tools: !calls.is_empty(),
                 });
                 steps.extend(calls.iter().map(|call| tool_step(call, &messages[index + 1..])));
+                // Text beside tool calls is thinking aloud; only an answer without calls leaves the agent.
                 if calls.is_empty() && !text.is_empty() {
                     steps.push(Step::Output { text });
                 }
@@ -58,6 +60,7 @@ fn model_output(text: &str, calls: &[Value]) -> String {
 
 /// The call with its result: the next tool message with its id, or a failure where there is none.
 fn tool_step(call: &Value, later: &[Value]) -> Step {
+    // Searched behind the call only: an answer comes after its question.
     let answer = later.iter().find(|m| m["role"] == "tool" && m["tool_call_id"] == call["id"]);
     let result = answer.map(|m| text_of(&m["content"])).unwrap_or_default();
     Step::Tool {

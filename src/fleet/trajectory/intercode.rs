@@ -32,12 +32,14 @@ fn steps(item: &Value, environment: &str) -> Vec<Step> {
         let arguments = serde_json::json!({ "command": action }).to_string();
         let failed = history["valid_action"][turn].as_bool() == Some(false);
         steps.push(Step::Model {
+            // What the environment answered is what the model sees next.
             input: std::mem::replace(&mut input, result.clone()),
             output: action,
             calls_tools: true,
         });
         steps.push(Step::Tool { name: environment.to_owned(), arguments, result, failed });
     }
+    // InterCode logs name no answer; the last observation stands for it.
     if let Some(Step::Tool { result, .. }) = steps.last() {
         steps.push(Step::Output { text: result.clone() });
     }

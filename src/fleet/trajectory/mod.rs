@@ -23,7 +23,9 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Run>> {
     for path in paths {
         collect(path, &mut files)?;
     }
+    // Folders list their files in no order; the seed draws by position.
     files.sort();
+    // A file that is named and also found in a folder is read once.
     files.dedup();
     let mut runs = Vec::new();
     for file in &files {
@@ -56,11 +58,13 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 fn read_file(file: &Path) -> anyhow::Result<Vec<Run>> {
     let text = std::fs::read_to_string(file)?;
     let stem = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let value = match file.extension().is_some_and(|e| e == "jsonl") {
-        true => Value::Array(
-            text.lines().filter(|l| !l.trim().is_empty()).map(serde_json::from_str).collect::<Result<_, _>>()?,
-        ),
-        false => serde_json::from_str(&text)?,
+    let is_lines = file.extension().is_some_and(|e| e == "jsonl");
+    let value = if is_lines {
+        // As the list that the other form is, so that `parse` knows one shape for both.
+        let lines = text.lines().filter(|l| !l.trim().is_empty());
+        Value::Array(lines.map(serde_json::from_str).collect::<Result<_, _>>()?)
+    } else {
+        serde_json::from_str(&text)?
     };
     parse(&value, &stem)
 }
@@ -68,6 +72,7 @@ fn read_file(file: &Path) -> anyhow::Result<Vec<Run>> {
 /// The runs in one document; `stem` is the file's name without extension.
 fn parse(value: &Value, stem: &str) -> anyhow::Result<Vec<Run>> {
     match value {
+        // By shape and not by name: files of all three are called as their makers like.
         Value::Array(items) if items.first().is_some_and(|i| i["traj"].is_array()) => Ok(tau_bench::parse(items, stem)),
         Value::Object(items) if items.values().next().is_some_and(|i| i["turn_history"].is_object()) => {
             Ok(intercode::parse(items, stem))

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{chat, empty_run};
 use crate::fleet::Run;
 
-/// The runs of one file; the agent is called as the file.
+/// The runs of one file; the agent is named after the file.
 pub(super) fn parse(items: &[Value], stem: &str) -> Vec<Run> {
     items.iter().map(|item| run(item, stem)).collect()
 }

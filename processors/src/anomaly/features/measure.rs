@@ -13,7 +13,7 @@ const CATEGORY_BYTES_MAX: usize = 96;
 
 /// What one event adds to one subject.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Contribution {
+pub(super) struct Addition {
     pub(super) kind: &'static str,
     pub(super) subject: String,
     pub(super) values: Vec<(&'static str, f64)>,
@@ -22,7 +22,7 @@ pub(super) struct Contribution {
     pub(super) replaces: &'static [&'static str],
 }
 
-impl Contribution {
+impl Addition {
     fn new(kind: &'static str, subject: &str) -> Self {
         Self { kind, subject: subject.to_owned(), values: Vec::new(), counts: Vec::new(), replaces: &[] }
     }
@@ -43,6 +43,7 @@ impl Contribution {
 
     /// Adds a number that may be unknown (negative).
     fn known(self, name: &'static str, value: i64) -> Self {
+        // A zero adds nothing but an entry, and a subject is active if it has any.
         if value > 0 { self.value(name, value as f64) } else { self }
     }
 
@@ -51,6 +52,8 @@ impl Contribution {
         if value < 0 {
             return self;
         }
+        // Levels are judged as logarithms (`stats::Gauge`), and sums of logs and of their squares from two partitions
+        // add up, which a mean does not.
         let log = (value as f64).ln_1p();
         self.value(names[0], 1.0).value(names[1], log).value(names[2], log * log)
     }
@@ -61,17 +64,14 @@ impl Contribution {
     }
 
     fn category(self, prefix: &str, value: &str) -> Self {
-        match value.is_empty() {
-            true => self,
-            false => self.count(format!("{prefix}/{}", clipped(value, CATEGORY_BYTES_MAX)), 1),
-        }
+        if value.is_empty() { self } else { self.count(format!("{prefix}/{}", clipped(value, CATEGORY_BYTES_MAX)), 1) }
     }
 }
 
 /// What `event` adds to its subjects; subjects without a name are left out.
-pub(super) fn contributions(event: &CleanEvent) -> Vec<Contribution> {
+pub(super) fn additions(event: &CleanEvent) -> Vec<Addition> {
     let h = event.h();
-    let agent = Contribution::agent(h);
+    let agent = Addition::agent(h);
     let mut all = match event {
         Event::ModelCall(e) => model_call(e),
         Event::ToolCallAttempted(e) => vec![agent.value("tool_attempts", 1.0).category("tool", &e.tool_name)],
@@ -96,28 +96,33 @@ pub(super) fn contributions(event: &CleanEvent) -> Vec<Contribution> {
             vec![agent.value("accesses", 1.0).known("rows", e.rows).known("bytes_out", e.bytes)]
         }
         Event::RateLimit(e) if e.throttled => {
-            vec![agent.value("throttled", 1.0), Contribution::new("dependency", &e.provider).value("throttled", 1.0)]
+            vec![agent.value("throttled", 1.0), Addition::new("dependency", &e.provider).value("throttled", 1.0)]
         }
         Event::OutputProduced(_) => vec![agent.value("outputs", 1.0)],
         Event::DetectionRaised(e) => vec![agent.category("detection", &e.kind)],
         Event::InventoryDeclared(e) => inventory(e),
         Event::ChangeRecorded(e) if e.object_kind == "model" && e.phase.eq_ignore_ascii_case("deployed") => {
+            // The agent that reports the change and the one that is changed need not be the same.
             let mut subjects = vec![e.h.agent_id.as_str()];
             subjects.extend((e.object_id != e.h.agent_id).then_some(e.object_id.as_str()));
-            subjects.iter().map(|s| Contribution::new("agent", s).category("model_change", &e.to)).collect()
+            subjects.iter().map(|s| Addition::new("agent", s).category("model_change", &e.to)).collect()
         }
         _ => Vec::new(),
     };
-    all.retain(|contribution| !contribution.subject.is_empty());
+    // All nameless subjects would share one baseline, and one alert.
+    all.retain(|addition| !addition.subject.is_empty());
     all
 }
 
-fn model_call(e: &ModelCall<CleanText>) -> Vec<Contribution> {
+fn model_call(e: &ModelCall<CleanText>) -> Vec<Addition> {
     let failed = matches!(e.status.as_str(), "error" | "timeout");
+    // Whose fault a failure is decides which baseline learns it: an outage of a provider must not become the error
+    // rate of each of its agents.
     let own = failed && is_own_fault(&e.status, &e.error_type);
+    // What answered, not what was asked for: a provider that swaps a model answers under another name.
     let model = if e.response_model.is_empty() { &e.request_model } else { &e.response_model };
     let error = error_name(&e.status, &e.error_type, failed);
-    let mut agent = Contribution::agent(&e.h)
+    let mut agent = Addition::agent(&e.h)
         .value("model_calls", 1.0)
         .flag("model_errors_own", own)
         .flag("model_errors_dependency", failed && !own)
@@ -125,7 +130,7 @@ fn model_call(e: &ModelCall<CleanText>) -> Vec<Contribution> {
         .known("output_tokens", e.output_tokens)
         .known("cost_micros", e.cost_micros)
         .category("error", error);
-    let dependency = Contribution::new("dependency", &e.provider)
+    let dependency = Addition::new("dependency", &e.provider)
         .value("calls", 1.0)
         .flag("errors", failed)
         .category("error", error)
@@ -141,10 +146,10 @@ fn model_call(e: &ModelCall<CleanText>) -> Vec<Contribution> {
     vec![agent, dependency]
 }
 
-fn tool_call(e: &ToolCallCompleted<CleanText>) -> Vec<Contribution> {
+fn tool_call(e: &ToolCallCompleted<CleanText>) -> Vec<Addition> {
     let failed = matches!(e.status.as_str(), "error" | "timeout");
     let error = error_name(&e.status, &e.error_type, failed);
-    let agent = Contribution::agent(&e.h)
+    let agent = Addition::agent(&e.h)
         .value("tool_calls", 1.0)
         .flag("tool_errors", failed)
         .flag("tool_denials", e.status == "denied")
@@ -152,34 +157,39 @@ fn tool_call(e: &ToolCallCompleted<CleanText>) -> Vec<Contribution> {
         .category("error", error)
         .category("tool_done", &e.tool_name);
     let side = |kind, subject: &str| {
-        let side = Contribution::new(kind, subject)
+        let side = Addition::new(kind, subject)
             .value("calls", 1.0)
             .flag("errors", failed)
             .category("error", error)
             .category("agent", &e.h.agent_id);
-        match failed {
-            true => side.category("agent_failed", &e.h.agent_id),
-            false => side.level(["latency_calls", "latency_log_sum", "latency_log_sumsq"], e.latency_ms),
+        // A failed call ends when its time-out says, not when the tool answers: no latency to learn from.
+        if failed {
+            side.category("agent_failed", &e.h.agent_id)
+        } else {
+            side.level(["latency_calls", "latency_log_sum", "latency_log_sumsq"], e.latency_ms)
         }
     };
     vec![agent, side("tool", &e.tool_name), side("dependency", &e.server)]
 }
 
 /// The agent's entry in the inventory, re-keyed to the agent that it is about.
-fn inventory(e: &InventoryDeclared) -> Vec<Contribution> {
+fn inventory(e: &InventoryDeclared) -> Vec<Addition> {
     if e.object_kind != "agent" {
         return Vec::new();
     }
-    let mut declared = Contribution::new("agent", &e.object_id);
+    let mut declared = Addition::new("agent", &e.object_id);
+    // A later declaration in the same window withdraws the earlier one; added up, a tool that was taken off the list
+    // would stay on it.
     declared.replaces = &["declared/", "declared_tool/", "declared_hours/"];
     let declared = declared.count("declared/entry".to_owned(), 1).category("declared_hours", &e.operating_hours);
     vec![e.tools.iter().fold(declared, |declared, tool| declared.category("declared_tool", tool))]
 }
 
-/// Whether a failed model call is the caller's fault; all others are laid at the provider's door.
+/// Whether a failed model call is the caller's fault; all others count as the provider's.
 fn is_own_fault(status: &str, error_type: &str) -> bool {
     const OWN: &[&str] = &["invalid", "context_length", "content_filter", "authentication", "permission", "not_found"];
     let error = error_type.to_ascii_lowercase();
+    // Of the 4xx, 408 and 429 say that the provider is slow or full.
     let client_status = error.trim_start_matches("http_").strip_prefix('4').is_some_and(|rest| {
         rest.len() >= 2
             && rest.as_bytes()[..2].iter().all(u8::is_ascii_digit)

@@ -24,7 +24,7 @@ use state::Measures;
 
 /// Name and version on the wire.
 pub(super) const DETECTOR: &str = "features@1";
-/// Most signals that one input event may carry out; the rest follow with the next events. Leaves
+/// Most signals that one input event may emit; the rest follow with the next events. Leaves
 /// room for a watermark and alerts below [`schemas::limits::OUTPUTS_PER_EVENT_MAX`].
 const SIGNALS_PER_EVENT_MAX: usize = 48;
 /// Most that a tick may run ahead of the broker's time of its record, milliseconds: one wrong clock
@@ -67,6 +67,7 @@ impl Features {
     fn step(&self, state: &mut FeaturesState, record: &Sourced<CleanEvent>, out: &mut Output) {
         match &record.value {
             Event::Tick(tick) => {
+                // Floored, so that a window closes only once all of it has passed.
                 let at = tick.at.min(record.broker_time.plus_ms(TICK_AHEAD_MS_MAX));
                 state.close_to(at.floor_to_ms(self.config.window_ms), &self.config);
             }
@@ -76,32 +77,38 @@ impl Features {
     }
 
     fn count(&self, state: &mut FeaturesState, record: &Sourced<CleanEvent>, event: &CleanEvent, out: &mut Output) {
+        // Log time, not the time of the event: a late event cannot open a window that is closed already.
         let window = state.window_of(record.broker_time.floor_to_ms(self.config.window_ms));
         let urgent = urgent::judge(state, event, window, record.broker_time);
         let h = event.h();
-        let mut contributions = measure::contributions(event);
+        let mut additions = measure::additions(event);
         for alert in &urgent {
+            // `score` sees window sums only: through this count it learns of an alert that was sent here, keeps it
+            // firing and resolves it. Also where the alert was not sent again.
             let announced = format!("announced/{}/{}", alert.class, alert.metric);
-            contributions.push(measure::Contribution::agent(h).count(announced, 1));
+            additions.push(measure::Addition::agent(h).count(announced, 1));
         }
-        for contribution in contributions {
+        for addition in additions {
             let key = SubjectKey {
                 tenant_id: h.tenant_id.clone(),
-                kind: contribution.kind.to_owned(),
+                kind: addition.kind.to_owned(),
                 environment: h.environment.clone(),
-                subject: contribution.subject.clone(),
+                subject: addition.subject.clone(),
             };
-            state.add(window, key, &contribution, h.event_id);
+            state.add(window, key, &addition, h.event_id);
         }
         out.derived.extend(urgent.into_iter().filter_map(|alert| alert.record));
     }
 
-    /// Carries out what is due: signals of closed windows, then the watermark.
+    /// Emits what is due: signals of closed windows, then the watermark.
     fn report(&self, state: &mut FeaturesState, record: &Sourced<CleanEvent>, out: &mut Output) {
+        // One tick may close windows of thousands of subjects; a step holds what its records lead to, so that the
+        // rest waits for the next ones.
         for _ in 0..SIGNALS_PER_EVENT_MAX {
             let Some((window, ordinal, key, measures)) = state.next_closed() else { break };
             out.derived.push(self.signal(record, window, ordinal, key, measures));
         }
+        // After the last signal only: a barrier drops what comes behind its watermark as a redelivery.
         if let Some(at) = state.due_watermark() {
             out.derived.push(self.watermark(record, at));
         }
@@ -131,6 +138,7 @@ impl Features {
         Outgoing {
             topic: Topic::Signals,
             route: Route::ByKey,
+            // By subject: baselines need all of its windows in one partition, wherever its sessions are.
             key: joined_key(&signal.tenant_id, &signal.subject),
             source: None,
             broker_time: record.broker_time,
@@ -153,6 +161,7 @@ impl Features {
 }
 
 fn partition_number(record: &Sourced<CleanEvent>) -> i32 {
+    // Within the generation: barriers count from 0 in each.
     i32::try_from(record.at.partition.index()).unwrap_or(i32::MAX)
 }
 

@@ -1,4 +1,4 @@
-//! What `features` remembers: open windows, tainted sessions, urgent alerts said already.
+//! What `features` remembers: open windows, tainted sessions, urgent alerts that were sent.
 //!
 //! Keys of entries: a letter and the binary form of the key. It makes no records.
 
@@ -10,13 +10,13 @@ use schemas::time::TimestampMicros;
 use schemas::topic::session_key;
 
 use super::FeaturesConfig;
-use super::measure::Contribution;
+use super::measure::Addition;
 use crate::anomaly::alert::{SAMPLES_MAX, SubjectKey};
 use crate::anomaly::wire::{Wire, decode, encode, wire_fields};
 use crate::rekey::{Change, Rekeyed, StateEntry, by_place};
 use crate::stage::{PartitionState, StateChange, StateError};
 
-/// Most categories that a window of a subject tells apart; further ones count as `<prefix>/other`.
+/// Most categories that a window of a subject distinguishes; further ones count as `<prefix>/other`.
 const CATEGORIES_MAX: usize = 256;
 /// Most sessions that are remembered as tainted; the oldest makes room.
 const TAINTED_MAX: usize = 4_096;
@@ -36,19 +36,19 @@ wire_fields!(Measures { values, counts, event_ids });
 struct Clock {
     /// Windows before this time are closed.
     closed_to: TimestampMicros,
-    /// Last watermark told.
-    told: TimestampMicros,
+    /// Last watermark that was sent.
+    marked_to: TimestampMicros,
     /// Window and number of the next signal.
     reporting: TimestampMicros,
     ordinal: i64,
 }
 
-wire_fields!(Clock { closed_to, told, reporting, ordinal });
+wire_fields!(Clock { closed_to, marked_to, reporting, ordinal });
 
 impl Default for Clock {
     fn default() -> Self {
         let never = TimestampMicros(i64::MIN);
-        Self { closed_to: never, told: never, reporting: never, ordinal: 0 }
+        Self { closed_to: never, marked_to: never, reporting: never, ordinal: 0 }
     }
 }
 
@@ -58,7 +58,7 @@ enum Entry {
     Clock,
     Window(TimestampMicros, SubjectKey),
     Tainted(String, Uuid),
-    Told(String),
+    Alerted(String),
 }
 
 /// State of one partition of the clean topic.
@@ -68,8 +68,8 @@ pub struct FeaturesState {
     windows: BTreeMap<(TimestampMicros, SubjectKey), Measures>,
     /// (tenant, session) to the window of the injection.
     tainted: BTreeMap<(String, Uuid), TimestampMicros>,
-    /// Fingerprint of an urgent alert to the window in which it was told.
-    told: BTreeMap<String, TimestampMicros>,
+    /// Fingerprint of an urgent alert to the window in which it was sent.
+    alerted: BTreeMap<String, TimestampMicros>,
     changed: BTreeSet<Entry>,
 }
 
@@ -79,6 +79,7 @@ impl Eq for FeaturesState {}
 impl FeaturesState {
     /// The window that a record of this window counts in: never a closed one.
     pub(super) fn window_of(&self, window: TimestampMicros) -> TimestampMicros {
+        // A closed window is behind its watermark; what is added there would never be released.
         window.max(self.clock.closed_to)
     }
 
@@ -89,27 +90,32 @@ impl FeaturesState {
         }
         self.clock.closed_to = at;
         self.changed.insert(Entry::Clock);
-        let told_from = at.plus_ms(-config.repeat_windows.saturating_mul(config.window_ms));
+        // What has run out is removed when windows close and not by record: the set is then a function of the clock,
+        // in whatever batches it came.
+        let alerted_from = at.plus_ms(-config.repeat_windows.saturating_mul(config.window_ms));
         let tainted_from = at.plus_ms(-config.injection_windows.saturating_mul(config.window_ms));
-        for fingerprint in expired(&self.told, told_from) {
-            self.told.remove(&fingerprint);
-            self.changed.insert(Entry::Told(fingerprint));
+        for fingerprint in expired(&self.alerted, alerted_from) {
+            self.alerted.remove(&fingerprint);
+            self.changed.insert(Entry::Alerted(fingerprint));
         }
         for (tenant_id, session_id) in expired(&self.tainted, tainted_from) {
             self.clear_taint(&tenant_id, session_id);
         }
     }
 
-    pub(super) fn add(&mut self, window: TimestampMicros, key: SubjectKey, add: &Contribution, event_id: Uuid) {
+    pub(super) fn add(&mut self, window: TimestampMicros, key: SubjectKey, add: &Addition, event_id: Uuid) {
         self.changed.insert(Entry::Window(window, key.clone()));
         let measures = self.windows.entry((window, key)).or_default();
         for (name, value) in &add.values {
             *measures.values.entry((*name).to_owned()).or_default() += value;
         }
+        // Before the counts below, which are those of the declaration itself.
         for prefix in add.replaces {
             measures.counts.retain(|name, _| !name.starts_with(prefix));
         }
         for (name, count) in &add.counts {
+            // Names are chosen by producers: 256 of 96 bytes stay within a state entry, and what is folded into
+            // `other` still counts.
             let known = measures.counts.contains_key(name) || measures.counts.len() < CATEGORIES_MAX;
             let name = if known { name.clone() } else { format!("{}/other", name.split('/').next().unwrap_or("")) };
             *measures.counts.entry(name).or_default() += count;
@@ -121,10 +127,13 @@ impl FeaturesState {
 
     /// Takes the next measures of a closed window, with their number in it.
     pub(super) fn next_closed(&mut self) -> Option<(TimestampMicros, i64, SubjectKey, Measures)> {
+        // In the order of windows and subjects, which is the order of the ordinals that `score` sorts by.
         let first = self.windows.first_entry().filter(|entry| entry.key().0 < self.clock.closed_to)?;
         let ((window, key), measures) = first.remove_entry();
         self.changed.insert(Entry::Window(window, key.clone()));
         self.changed.insert(Entry::Clock);
+        // The number within a window survives a restart in the middle of it: it is part of the slot, and a slot that
+        // is used twice is dropped as a repeat.
         if self.clock.reporting != window {
             (self.clock.reporting, self.clock.ordinal) = (window, 0);
         }
@@ -133,19 +142,22 @@ impl FeaturesState {
         Some((window, ordinal, key, measures))
     }
 
-    /// The watermark to tell, once every closed window has been reported.
+    /// The watermark to send, once every closed window has been reported.
     pub(super) fn due_watermark(&mut self) -> Option<TimestampMicros> {
+        // A watermark promises that nothing earlier follows.
         let drained = self.windows.first_key_value().is_none_or(|((window, _), _)| *window >= self.clock.closed_to);
-        let due = drained && self.clock.told < self.clock.closed_to;
+        let due = drained && self.clock.marked_to < self.clock.closed_to;
         due.then(|| {
-            self.clock.told = self.clock.closed_to;
+            self.clock.marked_to = self.clock.closed_to;
             self.changed.insert(Entry::Clock);
-            self.clock.told
+            self.clock.marked_to
         })
     }
 
     pub(super) fn taint(&mut self, tenant_id: &str, session_id: Uuid, window: TimestampMicros) {
         if self.tainted.len() >= TAINTED_MAX {
+            // 4 096 injections in one hour of log time are an attack on the memory; the oldest has had its time, and
+            // the key decides between equals (I6).
             let oldest = self.tainted.iter().map(|(key, at)| (*at, key.clone())).min();
             if let Some((_, (tenant_id, session_id))) = oldest {
                 self.clear_taint(&tenant_id, session_id);
@@ -167,10 +179,10 @@ impl FeaturesState {
 
     /// Whether an urgent alert is news in `window`; remembers it.
     pub(super) fn is_news(&mut self, fingerprint: &str, window: TimestampMicros) -> bool {
-        let news = !self.told.contains_key(fingerprint);
+        let news = !self.alerted.contains_key(fingerprint);
         if news {
-            self.told.insert(fingerprint.to_owned(), window);
-            self.changed.insert(Entry::Told(fingerprint.to_owned()));
+            self.alerted.insert(fingerprint.to_owned(), window);
+            self.changed.insert(Entry::Alerted(fingerprint.to_owned()));
         }
         news
     }
@@ -180,7 +192,7 @@ impl FeaturesState {
             Entry::Clock => Some(encode(&self.clock)),
             Entry::Window(window, key) => self.windows.get(&(*window, key.clone())).map(encode),
             Entry::Tainted(tenant, session) => self.tainted.get(&(tenant.clone(), *session)).map(encode),
-            Entry::Told(fingerprint) => self.told.get(fingerprint).map(encode),
+            Entry::Alerted(fingerprint) => self.alerted.get(fingerprint).map(encode),
         }
     }
 
@@ -189,7 +201,7 @@ impl FeaturesState {
             Entry::Clock => self.clock = decode(value)?,
             Entry::Window(window, key) => _ = self.windows.insert((window, key), decode(value)?),
             Entry::Tainted(tenant, session) => _ = self.tainted.insert((tenant, session), decode(value)?),
-            Entry::Told(fingerprint) => _ = self.told.insert(fingerprint, decode(value)?),
+            Entry::Alerted(fingerprint) => _ = self.alerted.insert(fingerprint, decode(value)?),
         }
         Some(())
     }
@@ -214,7 +226,7 @@ impl Entry {
                 tenant.put(&mut key);
                 session.put(&mut key);
             }
-            Entry::Told(fingerprint) => {
+            Entry::Alerted(fingerprint) => {
                 key.push(b't');
                 fingerprint.put(&mut key);
             }
@@ -228,7 +240,7 @@ impl Entry {
             b'c' => Entry::Clock,
             b'w' => Entry::Window(Wire::get(&mut rest)?, Wire::get(&mut rest)?),
             b's' => Entry::Tainted(Wire::get(&mut rest)?, Wire::get(&mut rest)?),
-            b't' => Entry::Told(Wire::get(&mut rest)?),
+            b't' => Entry::Alerted(Wire::get(&mut rest)?),
             _ => return None,
         };
         rest.is_empty().then_some(entry)
@@ -238,6 +250,7 @@ impl Entry {
 impl PartitionState for FeaturesState {
     fn take_changes(&mut self) -> Vec<StateChange> {
         let changed = std::mem::take(&mut self.changed);
+        // Sorted by key bytes, not by entry: little-endian parts sort otherwise, and changes come in key order.
         let by_key: BTreeMap<_, _> = changed.iter().map(|entry| (entry.key(), self.value(entry))).collect();
         by_key.into_iter().collect()
     }
@@ -265,7 +278,7 @@ impl PartitionState for FeaturesState {
                     rekeyed.move_to(partition, entry, "taints that a second partition had too");
                 }
                 // Any partition may meet the next reason for the same alert.
-                Entry::Told(_) => {
+                Entry::Alerted(_) => {
                     for partition in 0..change.to {
                         keep_latest(&mut rekeyed, partition, entry).ok_or_else(unreadable)?;
                     }

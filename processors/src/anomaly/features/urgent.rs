@@ -17,14 +17,14 @@ use crate::stage::Outgoing;
 /// Side effects that must not follow an injection.
 const SENSITIVE: &[&str] = &["destructive", "money", "external_comm", "privilege"];
 
-/// An urgent alert; `record` is `None` where it was told not long ago.
+/// An urgent alert; `record` is `None` where it was sent not long ago.
 pub(super) struct Urgent {
     pub(super) class: &'static str,
     pub(super) metric: String,
     pub(super) record: Option<Outgoing>,
 }
 
-/// What `event` calls for, and what it changes in memory.
+/// The alerts that `event` causes, and what it changes in the state.
 pub(super) fn judge(
     state: &mut FeaturesState,
     event: &CleanEvent,
@@ -40,11 +40,13 @@ pub(super) fn judge(
             None
         }
         Event::SessionEnded(_) => {
+            // Nothing runs in a session that is over; its memory is worth more to others.
             state.clear_taint(&h.tenant_id, h.session_id);
             None
         }
         _ => None,
     };
+    // Nobody could be paged about an agent without a name.
     let Some(found) = found.filter(|_| !h.agent_id.is_empty()) else { return Vec::new() };
     let key = SubjectKey {
         tenant_id: h.tenant_id.clone(),
@@ -65,6 +67,8 @@ pub(super) fn judge(
         event_ids: vec![h.event_id],
         ..about(&key, found.class, &found.metric)
     };
+    // Asked last: it remembers. The urgent count goes to `score` in any case, so that an alert that repeats is kept
+    // open.
     let news = state.is_news(&alert.fingerprint, window);
     vec![Urgent { class: found.class, metric: found.metric, record: news.then(|| outgoing(alert)) }]
 }
@@ -80,11 +84,13 @@ struct Found {
 
 fn over_budget(e: &Budget) -> Option<Found> {
     let acted = matches!(e.action.as_str(), "throttle" | "stop");
+    // A negative limit is none.
     let over = e.limit_micros >= 0 && e.spent_micros > e.limit_micros;
     let dollars = |micros: i64| micros as f64 / 1e6;
     (acted || over).then(|| Found {
         class: "budget",
         metric: format!("budget_{}", e.scope),
+        // Throttled is held back and within its budget.
         severity: if e.action == "stop" || over { "critical" } else { "error" },
         observed: Some(e.spent_micros as f64),
         expected: Some(e.limit_micros as f64),

@@ -41,6 +41,7 @@ impl Candidate {
             class: class.to_owned(),
             metric,
             ground: Ground::Rule,
+            // A rule needs no evidence beyond itself: it starts an alert, holds it, and spans its own window.
             starts: true,
             holds: true,
             span: 1,
@@ -55,6 +56,8 @@ impl Candidate {
     }
 
     pub(super) fn is_worth_keeping(&self) -> bool {
+        // What only holds is kept as well: it continues an alert that is open, with less evidence than opens one, so
+        // that an alert near the limit does not flap.
         self.starts || self.holds
     }
 }

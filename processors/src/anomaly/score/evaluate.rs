@@ -3,8 +3,6 @@
 //! Which measures are scored for which kind of subject is the tables below. Every baseline learns
 //! here, whatever is decided later; the baselines themselves leave abnormal windows out.
 
-use std::collections::BTreeMap;
-
 use super::ScoreConfig;
 use super::candidate::{Candidate, Ground};
 use super::rules;
@@ -33,12 +31,12 @@ const MIX_UNSEEN_MAX: f64 = 1e-3;
 
 /// Suspicions about a window, and how many statistics were looked at.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(super) struct Suspicions {
     pub(super) candidates: Vec<Candidate>,
     pub(super) tests: usize,
 }
 
-impl Findings {
+impl Suspicions {
     fn test(&mut self, candidate: Candidate) {
         self.tests += 1;
         let likely = matches!(candidate.ground, Ground::Tail(p) if p < CANDIDATE_P);
@@ -49,11 +47,13 @@ impl Findings {
 }
 
 /// Scores `window` and lets the subject learn from it.
-pub(super) fn findings(kind: &str, subject: &mut Subject, window: &Window, config: &ScoreConfig) -> Findings {
-    let mut found = Findings::default();
+pub(super) fn suspicions(kind: &str, subject: &mut Subject, window: &Window, config: &ScoreConfig) -> Suspicions {
+    let mut found = Suspicions::default();
+    // Before `last` moves on below.
     let silent = pause(subject, window);
     match kind {
         "agent" => {
+            // Rules first and outside of `tests`: they are certain, and would only dilute the false discovery rate.
             found.candidates = rules::judge(subject, window, config);
             agent(subject, window, silent, config, &mut found);
         }
@@ -66,31 +66,22 @@ pub(super) fn findings(kind: &str, subject: &mut Subject, window: &Window, confi
     found
 }
 
-/// Tools of a window with their calls, attempted or completed.
-pub(super) fn tools(window: &Window) -> BTreeMap<&str, i64> {
-    let mut tools = BTreeMap::new();
-    for (tool, calls) in window.categories("tool").chain(window.categories("tool_done")) {
-        let most = tools.entry(tool).or_insert(0);
-        *most = calls.max(*most);
-    }
-    tools
-}
-
 /// Windows of silence before this one; remembers the longest.
 fn pause(subject: &mut Subject, window: &Window) -> i64 {
     if !window.is_active() || subject.last == i64::MIN {
         return 0;
     }
     let silent = window.number.saturating_sub(subject.last).saturating_sub(1).max(0);
+    // Forgets by 2 % a pause: one long holiday does not excuse every silence after it.
     subject.pause = (subject.pause * 0.98).max(silent as f64);
     silent
 }
 
-fn agent(subject: &mut Subject, window: &Window, silent: i64, config: &ScoreConfig, found: &mut Findings) {
+fn agent(subject: &mut Subject, window: &Window, silent: i64, config: &ScoreConfig, found: &mut Suspicions) {
     if !window.is_active() {
         return;
     }
-    let mut statistics = Findings::default();
+    let mut statistics = Suspicions::default();
     for (number, (metric, trials, failures)) in (0_u8..).zip(AGENT_RATES) {
         let sums = [window.value(trials), window.value(failures)];
         if sums[0] > 0.0 {
@@ -104,6 +95,8 @@ fn agent(subject: &mut Subject, window: &Window, silent: i64, config: &ScoreConf
     subject.dependency.add(window.number, [window.value("model_calls"), window.value("model_errors_dependency")]);
     let [model_calls, failed] = subject.dependency.sum(5);
     if failed >= 2.0 && failed >= EXPLAINED_SHARE * model_calls {
+        // While its calls fail by a provider's fault an agent is slow, costly and failing for a reason that the
+        // provider's own alert states. The tests stay counted.
         statistics.candidates.clear();
     }
     found.tests += statistics.tests;
@@ -122,15 +115,20 @@ fn rate(
 ) -> (Candidate, bool) {
     let baseline = subject.rates.entry(number).or_default();
     let view = baseline.observe(window.number, sums[0], sums[1]);
+    // 14.4 times burns 2 % of a 30-day budget in an hour (Google SRE workbook, chapter 5).
     let burns = baseline.burns(config.objective, 14.4);
     let [trials, failures] = view.spanned;
     let observed = failures / trials;
     let starts = view.windows >= config.baseline_windows_min
         && failures >= config.failures_min
         && observed >= floor
+        // A ratio cannot be asked of a series that fails often: three times 40 % is more than all. Half way to
+        // certainty is then enough.
         && observed >= (config.ratio_min * view.expected).min(0.5 + 0.5 * view.expected);
     let now = sums[1] / sums[0];
+    // Half of what opens, by the window alone: the span still remembers failures that are over.
     let holds = now >= floor / 2.0 && now >= 1.5 * view.expected.min(0.6);
+    // The first by name among equals, so that equal logs give equal sentences (I6).
     let error = window.categories("error").max_by_key(|(name, count)| (*count, std::cmp::Reverse(*name)));
     let detail = error.map(|(name, _)| format!("mostly with {name}")).unwrap_or_default();
     let candidate = Candidate {
@@ -149,7 +147,7 @@ fn rate(
 }
 
 /// A dependency or a tool: its error rate over all agents, and its latency.
-fn dependency(kind: &str, subject: &mut Subject, window: &Window, config: &ScoreConfig, found: &mut Findings) {
+fn dependency(kind: &str, subject: &mut Subject, window: &Window, config: &ScoreConfig, found: &mut Suspicions) {
     let sums = [window.value("calls"), window.value("errors")];
     if sums[0] > 0.0 {
         let floor = if kind == "dependency" { config.outage_rate_min } else { config.error_rate_min };
@@ -192,7 +190,9 @@ fn linear(log: f64) -> f64 {
 
 /// A gauge's rise by `ratio_min` or more as a candidate.
 fn level(class: &str, metric: &str, view: &GaugeView, ratio_min: f64, config: &ScoreConfig) -> Candidate {
+    // Three windows where one is too thin to show it.
     let observed = view.level.max(view.short);
+    // With one added on both sides a series near zero has no huge ratios.
     let ratio = (linear(observed) + 1.0) / (linear(view.expected) + 1.0);
     Candidate {
         ground: Ground::Tail(view.p),
@@ -206,7 +206,8 @@ fn level(class: &str, metric: &str, view: &GaugeView, ratio_min: f64, config: &S
 }
 
 /// Cost of an agent: per call, per window, and by tokens where no cost is known. One alert at most.
-fn cost(subject: &mut Subject, window: &Window, config: &ScoreConfig, found: &mut Findings) {
+fn cost(subject: &mut Subject, window: &Window, config: &ScoreConfig, found: &mut Suspicions) {
+    // All three learn in every window, whichever is reported: an early return would leave the others without a past.
     let tokens = gauge(subject, TOKENS_PER_CALL, window, ["token_calls", "token_log_sum", "token_log_sumsq"]);
     let per_call = gauge(subject, COST_PER_CALL, window, ["cost_calls", "cost_log_sum", "cost_log_sumsq"]);
     let spent = window.value("cost_micros");
@@ -234,12 +235,14 @@ fn cost(subject: &mut Subject, window: &Window, config: &ScoreConfig, found: &mu
         candidate.detail = metric.to_owned();
         candidate.contributing = contributing.iter().filter(|text| !text.starts_with(metric)).cloned().collect();
         found.tests += 1;
+        // One alert for cost, not three that say the same.
         best = Some(match best {
             Some(best) => stronger(best, candidate),
             None => candidate,
         });
     }
     if let Some(best) = best {
+        // `test` counts it again.
         found.tests -= 1;
         found.test(best);
     }
@@ -257,7 +260,8 @@ fn stronger(one: Candidate, two: Candidate) -> Candidate {
 }
 
 /// A runaway: far more model calls in a window than ever.
-fn calls(subject: &mut Subject, window: &Window, silent: i64, config: &ScoreConfig, found: &mut Findings) {
+fn calls(subject: &mut Subject, window: &Window, silent: i64, config: &ScoreConfig, found: &mut Suspicions) {
+    // Read before `observe`, which learns: the expectation is that of the past alone.
     let (x, mean, windows) = (window.value("model_calls"), subject.calls.mean(), subject.calls.windows());
     let p = subject.calls.observe(x, silent);
     found.test(Candidate {
@@ -271,8 +275,8 @@ fn calls(subject: &mut Subject, window: &Window, silent: i64, config: &ScoreConf
 }
 
 /// A tool never used before by an agent with a settled mix and no declared tools.
-fn mix(subject: &mut Subject, window: &Window, found: &mut Findings) {
-    let used = tools(window);
+fn mix(subject: &mut Subject, window: &Window, found: &mut Suspicions) {
+    let used = window.tools();
     let is_declared = subject.declared.as_ref().is_some_and(|declared| !declared.tools.is_empty());
     for (tool, mass) in subject.mix.unseen(&used) {
         if mass <= MIX_UNSEEN_MAX && !is_declared {
@@ -283,5 +287,6 @@ fn mix(subject: &mut Subject, window: &Window, found: &mut Findings) {
             found.candidates.push(candidate);
         }
     }
+    // After the look-up, or nothing would ever be new.
     subject.mix.learn(&used);
 }

@@ -8,9 +8,13 @@ use schemas::time::TimestampMicros;
 pub(super) fn is_outside(declared: &str, at: TimestampMicros) -> bool {
     let Some((days, hours)) = parse(declared) else { return false };
     let (_, _, _, hour) = at.utc_hour();
-    let in_span = |[first, next]: [u8; 2], value: u8| match first <= next {
-        true => (first..next).contains(&value),
-        false => value >= first || value < next,
+    let in_span = |[first, next]: [u8; 2], value: u8| {
+        if first <= next {
+            (first..next).contains(&value)
+        } else {
+            // Over midnight, or over the weekend: "22-06", "fri-mon".
+            value >= first || value < next
+        }
     };
     !(in_span(days, at.weekday()) && in_span(hours, hour))
 }

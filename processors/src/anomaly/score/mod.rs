@@ -2,13 +2,13 @@
 //!
 //! Contributions wait in the [`Barrier`](crate::watermark::Barrier) until every source partition has
 //! passed their window; then each subject's window is whole, and windows are judged in the order of
-//! time. What a window leads to depends on the contributions alone, not on how the log interleaved
+//! time. What a window produces depends on the contributions alone, not on how the log interleaved
 //! them; an alert's record time is its window's end for the same reason.
 //!
 //! A partition of the signals topic holds all windows of a subject, but not all subjects: a cohort
 //! of agents is therefore judged by the *dependency* that they share, whose series has the calls of
 //! all agents. While an agent's own calls fail by a dependency's fault, the statistics about that
-//! agent say nothing; the dependency's alert speaks.
+//! agent report nothing; the dependency's alert does.
 
 mod candidate;
 mod decide;
@@ -37,7 +37,7 @@ use subject::Window;
 
 /// Name and version on the wire.
 const DETECTOR: &str = "score@1";
-/// Most alerts that one input may carry out; the rest follow with the next inputs.
+/// Most alerts that one input may emit; the rest follow with the next inputs.
 const ALERTS_PER_INPUT_MAX: usize = 60;
 
 /// Settings of [`Score`]; a change is a new version of the stage's output.
@@ -55,7 +55,7 @@ pub struct ScoreConfig {
     pub clear_windows: i64,
     /// Windows after a resolution in which the same statistic stays silent.
     pub refractory_windows: i64,
-    /// Windows between two reports of an alert that goes on.
+    /// Windows between two reports of an alert that keeps firing.
     pub update_windows: i64,
     /// Fewest failures for any error-rate alert.
     pub failures_min: f64,
@@ -127,6 +127,8 @@ impl Score {
     }
 
     fn hold(&self, state: &mut ScoreState, signal: &Signal) -> Result<(), String> {
+        // Window numbers are times divided by the width: with another width, neighbours would be judged as the same
+        // window.
         let width = signal.window_next.0.saturating_sub(signal.window_first.0);
         if width != self.config.window_ms.saturating_mul(1_000) {
             return Err(format!(
@@ -137,6 +139,7 @@ impl Score {
         let source_partition = u32::try_from(signal.source_partition)
             .map_err(|_| format!("signal names source partition {}", signal.source_partition))?;
         let slot = Slot { time: signal.window_next, source_partition, ordinal: signal.ordinal };
+        // Repeated or too late is a redelivery: the barrier keeps the first, and there is nothing to report.
         state.barrier.offer(slot, Held::new(signal));
         Ok(())
     }
@@ -148,9 +151,11 @@ impl Score {
                 Release::Contribution(slot, held) => {
                     let (key, signal) = held.keyed();
                     let window = waiting.entry(slot.time).or_default().entry(key).or_default();
+                    // In slot order: floating-point sums depend on it (I6).
                     window.merge(signal, self.config.window_ms);
                 }
                 Release::Complete(at) => {
+                    // All windows before any silence: a subject is silent only if none of them is its own.
                     for windows in std::mem::take(&mut waiting).into_values() {
                         decide::judge(state, windows, &self.config);
                     }
@@ -174,6 +179,8 @@ impl Processor for Score {
         let mut out = Output::default();
         for record in batch {
             out.rejects.extend(self.step(state, record));
+            // A watermark may open alerts for every subject at once; what is over the bound stays in the outbox,
+            // which is state, and follows with the next input.
             let alerts = (0..ALERTS_PER_INPUT_MAX).map_while(|_| state.next_alert());
             out.derived.extend(alerts.map(outgoing));
         }

@@ -16,12 +16,14 @@ pub(in crate::anomaly) fn utc(at: TimestampMicros) -> String {
 /// One sentence without a full stop.
 pub(super) fn sentence(key: &SubjectKey, (class, metric): &AlertKey, open: &Open, resolved: bool) -> String {
     let who = format!("{} {}", key.kind, key.subject);
+    // At least one: an alert of one window would last "0 minutes".
     let minutes = (open.last.0.saturating_sub(open.starts_at.0) / 60_000_000).max(1);
     let plural = if minutes == 1 { "minute" } else { "minutes" };
     let since = utc(open.starts_at);
-    let span = match resolved {
-        false => format!("in the {minutes} {plural} since {since}"),
-        true => format!("for {minutes} {plural} from {since} and is over since {}", utc(open.last)),
+    let span = if resolved {
+        format!("for {minutes} {plural} from {since} and is over since {}", utc(open.last))
+    } else {
+        format!("in the {minutes} {plural} since {since}")
     };
     let is = if resolved { "was" } else { "is" };
     let (observed, expected) = (open.observed.unwrap_or(0.0), open.expected.unwrap_or(0.0));
@@ -35,6 +37,7 @@ pub(super) fn sentence(key: &SubjectKey, (class, metric): &AlertKey, open: &Open
         }
         "cost_burst" => {
             let name = open.detail.replace('_', " ");
+            // As in the rule that opened it, so that the sentence states the ratio that was compared.
             let times = (observed + 1.0) / (expected + 1.0);
             format!("{name} of {who} rose to {observed:.0}, {times:.1} times the expected {expected:.0}, {span}")
         }

@@ -8,6 +8,7 @@ use super::ScoreConfig;
 use super::candidate::{Candidate, Ground};
 use super::hours;
 use super::subject::{Declared, Subject, Window};
+use crate::anomaly::stats::HABITUATION_WINDOWS;
 
 /// Model calls before an agent's models count as known.
 const MODEL_CALLS_MIN: i64 = 20;
@@ -16,11 +17,11 @@ const MODELS_MAX: usize = 16;
 /// Most declared tools that are remembered of an agent; more declare nothing.
 const TOOLS_MAX: usize = 64;
 /// What is known of a model value: in use from the start, changed to on record, or neither.
-const BASELINE: u8 = 0;
+const ORIGINAL: u8 = 0;
 const RECORDED: u8 = 1;
 const UNRECORDED: u8 = 2;
 
-/// Takes declarations in, then tells which rules the window breaks.
+/// Takes declarations in, then returns which rules the window breaks.
 pub(super) fn judge(subject: &mut Subject, window: &Window, config: &ScoreConfig) -> Vec<Candidate> {
     declare(subject, window);
     let mut broken = Vec::new();
@@ -35,11 +36,14 @@ pub(super) fn judge(subject: &mut Subject, window: &Window, config: &ScoreConfig
 fn declare(subject: &mut Subject, window: &Window) {
     if window.categories("declared").next().is_some() {
         let tools: Vec<String> = window.categories("declared_tool").map(|(tool, _)| tool.to_owned()).collect();
+        // A list that is cut would accuse the agent of using what was cut off.
         let tools = if tools.len() > TOOLS_MAX { Vec::new() } else { tools };
+        // Two entries in one window: the last by name, which no order of arrival decides.
         let hours = window.categories("declared_hours").map(|(hours, _)| hours.to_owned()).last();
         subject.declared = Some(Declared { tools, hours: hours.unwrap_or_default() });
     }
     for (model, _) in window.categories("model_change") {
+        // Full, a change cannot be remembered; `model_drift` then stays silent about values that it does not know.
         if subject.models.contains_key(model) || subject.models.len() < MODELS_MAX {
             subject.models.insert(model.to_owned(), RECORDED);
         }
@@ -48,7 +52,7 @@ fn declare(subject: &mut Subject, window: &Window) {
 
 fn allowlist(subject: &Subject, window: &Window, broken: &mut Vec<Candidate>) {
     let Some(declared) = subject.declared.as_ref().filter(|declared| !declared.tools.is_empty()) else { return };
-    for (tool, calls) in super::evaluate::tools(window) {
+    for (tool, calls) in window.tools() {
         if !declared.tools.iter().any(|allowed| allowed == tool) {
             let detail = format!("used tool {tool}, which is not among its {} declared tools", declared.tools.len());
             let mut candidate = Candidate::rule("tool_allowlist", format!("tool/{tool}"), "critical", detail);
@@ -61,6 +65,7 @@ fn allowlist(subject: &Subject, window: &Window, broken: &mut Vec<Candidate>) {
 
 fn out_of_hours(subject: &Subject, window: &Window, broken: &mut Vec<Candidate>) {
     let Some(declared) = &subject.declared else { return };
+    // What an agent does, not what is recorded about it: an inventory entry at night is no work.
     let works = ["sessions_started", "model_calls", "tool_attempts", "tool_calls", "accesses", "outputs"];
     let actions: f64 = works.iter().map(|name| window.value(name)).sum();
     if actions > 0.0 && hours::is_outside(&declared.hours, window.first) {
@@ -84,7 +89,7 @@ fn data_volume(window: &Window, config: &ScoreConfig, broken: &mut Vec<Candidate
     }
 }
 
-/// A model value that was never seen nor recorded as deployed. It goes on while the value is in use,
+/// A model value that was never seen nor recorded as deployed. It is reported while the value is in use,
 /// until a change is recorded or it has become normal.
 fn model_drift(subject: &mut Subject, window: &Window, broken: &mut Vec<Candidate>) {
     let settled = subject.model_calls >= MODEL_CALLS_MIN;
@@ -92,13 +97,16 @@ fn model_drift(subject: &mut Subject, window: &Window, broken: &mut Vec<Candidat
         subject.model_calls = subject.model_calls.saturating_add(calls);
         let known = match subject.models.get(model) {
             Some(known) => *known,
+            // Silent and not wrong: with more than 16 values in use, a new one is no news.
             None if subject.models.len() >= MODELS_MAX => continue,
             None if settled => UNRECORDED,
-            None => BASELINE,
+            None => ORIGINAL,
         };
         let key = ("model_drift".to_owned(), format!("model/{model}"));
-        let accepted = subject.open.get(&key).is_some_and(|open| open.windows >= super::decide::HABITUATION_WINDOWS);
-        let known = if accepted { BASELINE } else { known };
+        // After 60 windows an alert that nobody acted on states the normal; the same number after which baselines
+        // accept a level.
+        let accepted = subject.open.get(&key).is_some_and(|open| open.windows >= HABITUATION_WINDOWS);
+        let known = if accepted { ORIGINAL } else { known };
         subject.models.insert(model.to_owned(), known);
         if known == UNRECORDED {
             let detail = format!("was answered by model {model}, never seen before, without a recorded change");
@@ -115,6 +123,7 @@ fn announced(window: &Window, broken: &mut Vec<Candidate>) {
                 _ => format!("called {} after a prompt injection", metric.replacen('/', " ", 1)),
             };
             let mut candidate = Candidate::rule(class, metric.to_owned(), "critical", detail);
+            // `features` has paged already; a second page for the same thing costs trust.
             candidate.ground = Ground::Announced;
             candidate.observed = Some(count as f64);
             broken.push(candidate);

@@ -1,4 +1,4 @@
-//! What `score` remembers: the barrier, one entry per subject, alerts not yet carried out.
+//! What `score` remembers: the barrier, one entry per subject, alerts not yet emitted.
 //!
 //! Keys: those of the barrier; `s` and the subject; `o` and a number. It decides nothing.
 
@@ -25,6 +25,8 @@ impl Eq for Held {}
 impl Held {
     pub(super) fn new(signal: &Signal) -> Self {
         let mut signal = signal.clone();
+        // One NaN would make every later sum of the subject NaN, and silence its baselines until they are rebuilt.
+        // Zeros are no measures.
         signal.values.retain(|_, value| value.is_finite() && *value > 0.0);
         signal.counts.retain(|_, count| *count > 0);
         Self(signal)
@@ -74,6 +76,7 @@ impl ScoreState {
     }
 
     pub(super) fn send(&mut self, alert: Alert) {
+        // From 0 again once the outbox is empty, so that the numbers stay in the order of sending.
         let number = self.outbox.last_key_value().map_or(0, |(number, _)| number.wrapping_add(1));
         self.outbox.insert(number, alert);
         self.changed.insert(Entry::Outbox(number));
@@ -95,6 +98,7 @@ impl ScoreState {
     fn read(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let (kind, mut rest) = key.split_first()?;
         match kind {
+            // Kinds of keys are a stored format; the barrier has its own first byte.
             b's' => _ = self.subjects.insert(Wire::get(&mut rest)?, decode(value)?),
             b'o' => _ = self.outbox.insert(u32::from_be_bytes(rest.try_into().ok()?), decode(value)?),
             _ => return None,
@@ -124,6 +128,7 @@ impl PartitionState for ScoreState {
     fn take_changes(&mut self) -> Vec<StateChange> {
         let changed = std::mem::take(&mut self.changed);
         let mut by_key: BTreeMap<_, _> = changed.iter().map(|entry| (entry.key(), self.value(entry))).collect();
+        // Its keys have their own first byte, so that the two cannot collide.
         by_key.extend(self.barrier.take_changes());
         by_key.into_iter().collect()
     }
@@ -149,6 +154,7 @@ impl PartitionState for ScoreState {
                     let subject = SubjectKey::get(&mut rest).ok_or_else(|| unreadable(&entry.key))?;
                     change.place(&joined_key(&subject.tenant_id, &subject.subject))
                 }
+                // Alerts that were not sent yet have been decided: they leave from where they are, in their order.
                 b'o' => entry.partition,
                 _ => return Err(unreadable(&entry.key)),
             };

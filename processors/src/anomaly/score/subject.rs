@@ -13,7 +13,7 @@ use crate::anomaly::alert::SAMPLES_MAX;
 use crate::anomaly::stats::{Count, Gauge, Mix, Rate, Ring};
 use crate::anomaly::wire::wire_fields;
 
-/// Class and metric: what tells apart the alerts of a subject.
+/// Class and metric: what distinguishes the alerts of a subject.
 pub(super) type AlertKey = (String, String);
 
 /// Everything that is remembered of a subject.
@@ -86,14 +86,14 @@ pub(super) struct Declared {
 
 wire_fields!(Declared { tools, hours });
 
-/// An alert that goes on.
+/// An alert that is firing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Open {
     pub(super) starts_at: TimestampMicros,
     /// End of the last window that showed it.
     pub(super) last: TimestampMicros,
     /// When it was last reported.
-    pub(super) told_at: TimestampMicros,
+    pub(super) reported_at: TimestampMicros,
     pub(super) windows: u32,
     /// Trials and hits since it began.
     pub(super) trials: f64,
@@ -111,7 +111,7 @@ pub(super) struct Open {
 wire_fields!(Open {
     starts_at,
     last,
-    told_at,
+    reported_at,
     windows,
     trials,
     hits,
@@ -149,6 +149,7 @@ impl Window {
     /// Adds a contribution; the order of calls is the order of the sums.
     pub(super) fn merge(&mut self, signal: Signal, window_ms: i64) {
         (self.first, self.next) = (signal.window_first, signal.window_next);
+        // Euclidean, so that numbers ascend through 1970 without a window of double width.
         self.number = signal.window_first.0.div_euclid(window_ms.saturating_mul(1_000));
         for (name, value) in signal.values {
             *self.values.entry(name).or_default() += value;
@@ -157,6 +158,7 @@ impl Window {
             let sum = self.counts.entry(name).or_default();
             *sum = sum.saturating_add(count);
         }
+        // The first ones in slot order: samples must not depend on which partition came first (I6).
         let room = SAMPLES_MAX.saturating_sub(self.event_ids.len());
         self.event_ids.extend(signal.event_ids.into_iter().take(room));
     }
@@ -168,14 +170,28 @@ impl Window {
 
     /// Categories of a count, `prefix` without its slash.
     pub(super) fn categories<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, i64)> {
+        // The slash is compared as well: `tool` is also the beginning of `tool_done`.
         let own = move |(name, count): (&'a String, &i64)| {
             name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).map(|value| (value, *count))
         };
         self.counts.range(prefix.to_owned()..).take_while(move |(name, _)| name.starts_with(prefix)).filter_map(own)
     }
 
+    /// Tools of the window with their calls.
+    pub(super) fn tools(&self) -> BTreeMap<&str, i64> {
+        let mut tools = BTreeMap::new();
+        // An attempt and its completion are one call, and either may be all that an agent reports: the larger count
+        // is the number of calls, the sum would be twice it.
+        for (tool, calls) in self.categories("tool").chain(self.categories("tool_done")) {
+            let most = tools.entry(tool).or_insert(0);
+            *most = calls.max(*most);
+        }
+        tools
+    }
+
     /// Whether the subject did anything, beyond being declared.
     pub(super) fn is_active(&self) -> bool {
+        // Counts do not make a subject active: a declaration has only those.
         !self.values.is_empty()
     }
 }

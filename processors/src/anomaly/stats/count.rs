@@ -27,7 +27,9 @@ wire_fields!(Count { mean, variance, windows, frozen, tail });
 impl Count {
     /// Tail probability of `x` events in a window after `silent` windows without any, then learns.
     pub fn observe(&mut self, x: f64, silent: i64) -> f64 {
+        // Silent windows have no signal, so that they are learned when the subject speaks again.
         (0..silent.clamp(0, SILENT_MAX)).for_each(|_| self.learn(0.0));
+        // Never quite a Poisson: its shape r would be infinite. 1e-4 gives r = 10 000.
         let excess = (self.variance - self.mean).max(self.mean * self.mean * 1e-4);
         let nominal = negative_binomial_upper(x, self.mean, self.mean * self.mean / excess.max(1e-9));
         let p = self.tail.calibrated(nominal);
@@ -49,6 +51,7 @@ impl Count {
     }
 
     fn learn(&mut self, x: f64) {
+        // The plain mean until 50 windows, exponential after: a first window must not weigh for a hundred.
         let step = STEP.max(1.0 / (1.0 + f64::from(self.windows)));
         let delta = x - self.mean;
         self.mean += step * delta;

@@ -2,7 +2,7 @@
 //!
 //! Three channels: z of the window's and of three windows' mean log against the long average
 //! (variance within and between windows), CUSUM of the winsorised z (Page 1954), and a
-//! record: a rise below what was already seen is not reported. Only rises are reported.
+//! peak: a rise below what was already seen is not reported. Only rises are reported.
 
 use super::special::normal_upper;
 use super::{Ring, Tail, YOUNG_WINDOWS, learns};
@@ -21,10 +21,10 @@ const CUSUM_EVIDENCE: f64 = ALLOWANCE;
 const VARIANCE_MIN: f64 = 0.01;
 /// Most that one window's squared deviation counts, in variances: an outlier must not blunt the rest.
 const OUTLIER: f64 = 9.0;
-/// Fewest calls in a window whose level is a record.
-const RECORD_CALLS_MIN: f64 = 3.0;
-/// Share of a record's height that is kept per window: half of it for 69 windows.
-const RECORD_KEEP: f64 = 0.99;
+/// Fewest calls in a window whose level is a peak.
+const PEAK_CALLS_MIN: f64 = 3.0;
+/// Share of the height of a peak that is kept per window: half of it for 69 windows.
+const PEAK_KEEP: f64 = 0.99;
 /// Windows of the short average.
 const SHORT: usize = 3;
 
@@ -37,14 +37,14 @@ pub struct Gauge {
     /// Variance of a window's level beyond that of its calls; an estimate, so it may be below 0.
     between: f64,
     cusum: f64,
-    record: f64,
+    peak: f64,
     windows: u32,
     frozen: u32,
     tail: Tail,
     recent: Ring<SHORT>,
 }
 
-wire_fields!(Gauge { mean, within, between, cusum, record, windows, frozen, tail, recent });
+wire_fields!(Gauge { mean, within, between, cusum, peak, windows, frozen, tail, recent });
 
 /// What a window looks like against a [`Gauge`]; levels are means of ln(1 + x).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,11 +69,13 @@ impl Gauge {
         let [short_calls, short_sum] = self.recent.sum(SHORT);
         let (level, short) = (sum / calls, short_sum / short_calls.max(1.0));
         let (z, z_short) = (self.z(level, calls), self.z(short, short_calls));
+        // Winsorised at 4: one outlier must not raise an alarm for a shift.
         let step = if self.windows < YOUNG_WINDOWS { 0.0 } else { z.clamp(-4.0, 4.0) - ALLOWANCE };
         self.cusum = (self.cusum + step).clamp(0.0, CUSUM_MAX);
+        // Twice the smaller of two tails (Bonferroni), and once more below for tail and drift.
         let nominal = (2.0 * normal_upper(z).min(normal_upper(z_short))).min(1.0);
         let drift = (-CUSUM_EVIDENCE * self.cusum).exp();
-        let is_news = level.max(short) > self.record && self.windows >= YOUNG_WINDOWS;
+        let is_news = level.max(short) > self.peak && self.windows >= YOUNG_WINDOWS;
         let unusual = (2.0 * self.tail.calibrated(nominal).min(drift)).min(1.0);
         let p = if is_news { unusual } else { 1.0 };
         let view = GaugeView { p, level, short, expected: self.mean, windows: self.windows };
@@ -88,12 +90,13 @@ impl Gauge {
         self.mean
     }
 
-    /// Starts the CUSUM anew, once an alarm is over.
+    /// Sets the CUSUM back, once an alarm is over.
     pub fn reset(&mut self) {
         self.cusum = 0.0;
     }
 
     fn z(&self, level: f64, calls: f64) -> f64 {
+        // An average of few windows is itself uncertain: five times the spread at first, a tenth more after 40.
         let young = 1.0 + 4.0 / (1.0 + f64::from(self.windows));
         let variance = self.within.max(VARIANCE_MIN) / calls.max(1.0) + self.between.max(0.0);
         (level - self.mean) / (variance.sqrt() * young)
@@ -110,14 +113,16 @@ impl Gauge {
         }
         if self.windows > 0 {
             let sampling = self.within.max(VARIANCE_MIN) / calls;
+            // What calls explain by themselves is taken off; what is left is how much levels differ from window to
+            // window.
             let excess = (delta * delta).min(OUTLIER * (sampling + self.between.max(0.0))) - sampling;
             self.between += step * (excess - self.between);
         }
         self.mean += step * delta;
-        // A level of one or two calls is too noisy to be a record that hides later rises; a lasting
-        // level stays above its own record, which is kept below it.
-        let top = if calls >= RECORD_CALLS_MIN { level - self.mean } else { 0.0 };
-        self.record = self.mean + RECORD_KEEP * (self.record - self.mean).max(top).max(0.0);
+        // A level of one or two calls is too noisy to be a peak that hides later rises; a lasting
+        // level stays above its own peak, which is kept below it.
+        let top = if calls >= PEAK_CALLS_MIN { level - self.mean } else { 0.0 };
+        self.peak = self.mean + PEAK_KEEP * (self.peak - self.mean).max(top).max(0.0);
         self.windows = self.windows.saturating_add(1);
         self.tail.learn(nominal);
     }

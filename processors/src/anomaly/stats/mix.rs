@@ -16,7 +16,7 @@ const TOOLS_MAX: usize = 16;
 pub struct Mix {
     tools: BTreeMap<String, i64>,
     calls: i64,
-    /// Whether a tool ever had to make room: then "never seen" cannot be told any more.
+    /// Whether a tool ever had to make room: then "never seen" can no longer be known.
     full: bool,
 }
 
@@ -28,6 +28,7 @@ impl Mix {
         if self.full {
             return Vec::new();
         }
+        // Good-Turing: n1 / n, smoothed by half a tool, so that a settled mix does not claim certainty.
         let once = self.tools.values().filter(|count| **count == 1).count() as f64;
         let mass = (once + 0.5) / (self.calls as f64 + 1.0);
         window.keys().filter(|tool| !self.tools.contains_key(**tool)).map(|tool| (*tool, mass.min(1.0))).collect()
@@ -42,10 +43,9 @@ impl Mix {
     pub fn learn(&mut self, window: &BTreeMap<&str, i64>) {
         for (tool, count) in window {
             self.calls = self.calls.saturating_add(*count);
-            let inherited = match self.tools.contains_key(*tool) || self.tools.len() < TOOLS_MAX {
-                true => 0,
-                false => self.evict(),
-            };
+            let has_room = self.tools.contains_key(*tool) || self.tools.len() < TOOLS_MAX;
+            // Space-Saving: a newcomer takes the count of what it displaces, so that a count is never too low.
+            let inherited = if has_room { 0 } else { self.evict() };
             *self.tools.entry((*tool).to_owned()).or_insert(inherited) += count;
         }
     }
@@ -53,6 +53,7 @@ impl Mix {
     /// Drops the least used tool, the last by name among equals; its count passes to the newcomer.
     fn evict(&mut self) -> i64 {
         self.full = true;
+        // The name decides between equals (I6).
         let least = self.tools.iter().map(|(tool, count)| (*count, std::cmp::Reverse(tool.clone()))).min();
         least.and_then(|(_, tool)| self.tools.remove(&tool.0)).unwrap_or(0)
     }

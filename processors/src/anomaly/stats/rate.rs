@@ -67,13 +67,16 @@ impl Rate {
     pub fn observe(&mut self, window: i64, trials: f64, failures: f64) -> RateView {
         let failures = failures.min(trials);
         self.recent.add(window, [trials, failures]);
+        // Cells of five windows: twelve of them are the hour of the burn rate.
         self.hour.add(window.div_euclid(SHORT as i64), [trials, failures]);
         let spans = [(1, [trials, failures]), (SHORT, self.recent.sum(SHORT))];
         let (nominal, span, spanned) = spans
             .map(|(span, sums)| (self.upper(sums), span, sums))
             .into_iter()
+            // The shorter span among equals: it dates the start better.
             .reduce(|best, other| if other.0 < best.0 { other } else { best })
             .unwrap_or((1.0, 1, [trials, failures]));
+        // Two spans were looked at, and the better one taken.
         let nominal = (2.0 * nominal).min(1.0);
         let p = self.tail.calibrated(nominal);
         let view = RateView { p, expected: self.expected(), windows: self.windows, span, spanned };
@@ -95,11 +98,14 @@ impl Rate {
         let limit = factor * (1.0 - objective);
         [2, 12].iter().all(|cells| {
             let [trials, failures] = self.hour.sum(*cells);
+            // Below ten trials one failure is over any limit: an agent with little traffic has no burn rate.
             trials >= 10.0 && failures >= limit * trials
         })
     }
 
     fn upper(&self, [trials, failures]: [f64; 2]) -> f64 {
+        // Trials that fail together are fewer than they look: those of the window and those of the past are divided
+        // by the over-dispersion alike.
         let scale = (TRIALS_MAX / trials.max(1.0)).min(1.0 / self.dispersion);
         let keep = 1.0 / self.dispersion;
         let [a, b] = [self.failures * keep + PRIOR[0], self.successes * keep + PRIOR[1]];
@@ -108,6 +114,7 @@ impl Rate {
 
     fn learn(&mut self, trials: f64, failures: f64, nominal: f64) {
         let mean = self.expected();
+        // At most 20 and with a floor below: one window must not make the series deaf.
         let residual = (failures - trials * mean).powi(2) / (trials * mean * (1.0 - mean)).max(0.1);
         self.dispersion = (self.dispersion + 0.02 * (residual.min(20.0) - self.dispersion)).max(1.0);
         self.failures = self.failures * KEEP + failures;

@@ -21,10 +21,12 @@ impl<const N: usize> Ring<N> {
     /// Adds to the cell of `window`; numbers never go back.
     pub(in crate::anomaly) fn add(&mut self, window: i64, pair: [f64; 2]) {
         let steps = window.saturating_sub(self.last).clamp(0, N as i64);
+        // Cells of the windows passed over are cleared, at most all of them once.
         for step in 0..steps {
             self.cells[Self::cell(window - step)] = [0.0; 2];
         }
         self.last = self.last.max(window);
+        // An older number counts in the newest cell, as late records count in the open window.
         let cell = &mut self.cells[Self::cell(self.last)];
         cell[0] += pair[0];
         cell[1] += pair[1];

@@ -19,6 +19,7 @@ pub fn ln_gamma(x: f64) -> f64 {
         9.984_369_578_019_572e-6,
         1.505_632_735_149_311_6e-7,
     ];
+    // The reflection formula: the approximation holds for x >= 0.5.
     if x < 0.5 {
         return std::f64::consts::PI.ln() - (std::f64::consts::PI * x).sin().ln() - ln_gamma(1.0 - x);
     }
@@ -43,9 +44,11 @@ fn tail_sum(first: f64, ratio: impl Fn(f64) -> f64, terms: f64) -> f64 {
         term *= by;
         sum += term;
         step += 1.0;
+        // Below the accuracy of the sum. The order of the terms is fixed, so that equal logs give equal bits (I6).
         if term < sum * 1e-12 {
             return sum.min(1.0);
         }
+        // Ratios fall along the tail, so that the rest is at most a geometric series with the last one.
         if step >= f64::from(TERMS_MAX) && by < 1.0 {
             sum += term * by / (1.0 - by);
         }

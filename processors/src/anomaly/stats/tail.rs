@@ -31,6 +31,7 @@ impl Tail {
         if self.windows < WINDOWS_MIN || evidence <= self.threshold {
             return p;
         }
+        // A floor, or a series without excesses would give any larger one the probability 0.
         let excess = (1.0 + self.excess_over_one).max(0.1);
         p.max(TAIL_SHARE * (-(evidence - self.threshold) / excess).exp())
     }
@@ -39,6 +40,8 @@ impl Tail {
     pub fn learn(&mut self, p: f64) {
         let evidence = evidence(p);
         let over = evidence > self.threshold;
+        // Robbins-Monro steps that stop shrinking at a tenth, so that the threshold still follows a series that
+        // changes.
         let step = 1.0 / (1.0 + f64::from(self.windows)).min(100.0).sqrt();
         if over {
             let excess = (evidence - self.threshold).min(EXCESS_MAX);

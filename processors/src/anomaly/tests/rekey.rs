@@ -43,18 +43,18 @@ fn generation(
     alerts
 }
 
-/// What was told, in order: class, subject, metric, status and when.
-fn told(mut alerts: Vec<Alert>) -> Vec<(TimestampMicros, String)> {
+/// What was reported, in order: class, subject, metric, status and when.
+fn reported(mut alerts: Vec<Alert>) -> Vec<(TimestampMicros, String)> {
     alerts.sort_by_key(|alert| (alert.updated_at, alert.fingerprint.clone()));
     let times: Vec<TimestampMicros> = alerts.iter().map(|alert| alert.updated_at).collect();
     times.into_iter().zip(lines(&alerts)).collect()
 }
 
 #[test]
-fn alerts_that_go_on_end_and_new_ones_begin_as_if_the_partitions_had_stayed() {
+fn alerts_that_fire_end_and_new_ones_begin_as_if_the_partitions_had_stayed() {
     let fleet = Fleet { minutes: 60, outage: Some((40, 50)), burst: Some((44, 52)), ..Fleet::quiet(2) };
     let fleet = Fleet { extra: vec![declared(&["tool-2"], "08-18")], ..fleet };
-    let expected = told(alerts(&fleet));
+    let expected = reported(alerts(&fleet));
     assert!(expected.len() > 4, "{expected:?}");
     let mut records = fleet.events();
     records.extend((1..=2 * (fleet.minutes + 12)).map(|half| {
@@ -62,7 +62,7 @@ fn alerts_that_go_on_end_and_new_ones_begin_as_if_the_partitions_had_stayed() {
         (at, tick(at))
     }));
     records.sort_by_key(|(at, event)| (*at, event.is_tick()));
-    // Within a window, between two, before, within and after what is told.
+    // Within a window, between two, before, within and after what is reported.
     for seconds in [600, 2_415, 2_520, 2_705, 3_130, 3_599] {
         let cut = START.plus_ms(seconds * 1_000);
         let (before, after) = records.split_at(records.partition_point(|(at, _)| *at < cut));
@@ -75,6 +75,6 @@ fn alerts_that_go_on_end_and_new_ones_begin_as_if_the_partitions_had_stayed() {
         let mut scores: Vec<_> =
             carried(&<Score as Processor>::State::rekey(&entries(&mut scores), &change).unwrap(), PARTITIONS_NEXT);
         found.extend(generation(&mut features, &mut scores, 2, after));
-        assert_eq!(told(found), expected, "cut after {seconds} s");
+        assert_eq!(reported(found), expected, "cut after {seconds} s");
     }
 }
