@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use custody::fleet::Run;
-use custody::fleet::emit::{Start, session_events};
+use custody::fleet::Start;
+use custody::fleet::emit::session_events;
 use custody::fleet::faults::Faults;
 use custody::fleet::plant::Planted;
 use custody::fleet::synth;

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use ingest::gateway::auth::credential::mint;
 use ingest::gateway::auth::journal::Journal;
 use ingest::gateway::auth::key_file::{self, KeyFile};
-use ingest::gateway::auth::{Authenticator, Caller, DenialCode, Denied, Identity, change};
+use ingest::gateway::auth::{Authenticator, Caller, DenialCode, Denied, Identity, change_event};
 use ingest::log::local::LocalBroker;
 use ingest::log::memory::MemoryBroker;
 use ingest::log::{Appender, Broker, Log, LogEvent};
@@ -141,7 +141,7 @@ async fn every_change_is_told_to_the_log_now_or_later() {
 
     // The gateway that holds the log open takes the event over.
     let (changes, _) = file.overdue(clock::now().plus_ms(10_000));
-    let records = change::records(&changes, &file.table(), clock::now());
+    let records = change_event::records(&changes, &file.table(), clock::now());
     broker.appender().await.expect("appender").append(records).await.expect("appended");
     file.settle(&changes).expect("settled");
     assert_eq!(key_file::load(&path).expect("key file").pending(), []);
