@@ -3,9 +3,8 @@
 //!
 //! A partition of such a topic holds one ordered stream per source partition, but how the streams
 //! are interleaved depends on timing. The barrier holds every contribution until each source
-//! partition has reported, with a watermark, that nothing earlier will follow. What it does not
-//! do: it computes nothing from contributions, and it does not give up on a source partition that
-//! stays silent (its memory then grows with the lead of the others; the runner shows that as lag).
+//! partition has reported, with a watermark, that nothing earlier will follow. It computes nothing from
+//! contributions, and it never gives up on a silent source partition (memory then grows; lag shows it).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

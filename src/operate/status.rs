@@ -16,7 +16,7 @@ use schemas::record::PartitionId;
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 use serde::{Deserialize, Serialize};
-use sinks::alerts::receiver::group_of;
+use sinks::alerts::config::group_of;
 use sinks::clickhouse::client::ClickHouse;
 use sinks::parquet::store::Store;
 

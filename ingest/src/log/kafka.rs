@@ -431,21 +431,7 @@ impl Broker for KafkaBroker {
     }
 
     async fn grow_topic(&self, topic: Topic, partitions: u32) -> Result<(), LogError> {
-        let held = self.partitions_now(topic).await?;
-        let missing = || LogError::fatal(format!("topic {}", self.inner.topic(topic)), "it does not exist");
-        if held.ok_or_else(missing)? >= partitions {
-            return Ok(());
-        }
-        self.add_partitions(topic, partitions).await?;
-        // Added is not yet known to every broker: wait until a client sees them.
-        for _ in 0..100 {
-            if self.partitions_now(topic).await? >= Some(partitions) {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        let what = format!("more partitions of topic {}", self.inner.topic(topic));
-        Err(LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what, "the brokers do not show them yet"))
+        self.grow(topic, partitions).await
     }
 
     async fn commit_first(&self, group: &str, partition: PartitionId, next: u64) -> Result<(), LogError> {

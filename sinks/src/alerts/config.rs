@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use schemas::secret::Secret;
 use serde::{Deserialize, Serialize};
 
-use super::receiver::group_of;
 use super::route::Severity;
 use crate::error::{ErrorClass, SinkError};
 
@@ -44,6 +43,11 @@ pub struct AlertConfig {
     /// Receivers by name: letters, digits and `-`. The name is part of the consumer group
     /// `custody-alert-<name>`: a new name starts at the log's beginning.
     pub receivers: BTreeMap<String, ReceiverConfig>,
+}
+
+/// The consumer group of the receiver with that name.
+pub fn group_of(name: &str) -> String {
+    format!("custody-alert-{name}")
 }
 
 impl Default for AlertConfig {

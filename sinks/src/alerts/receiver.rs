@@ -9,7 +9,7 @@ use schemas::secret::Secret;
 use schemas::time::TimestampMicros;
 
 use super::board::Rules;
-use super::config::{AlertConfig, ReceiverConfig, ReceiverKind, Start};
+use super::config::{AlertConfig, ReceiverConfig, ReceiverKind, Start, group_of};
 use super::payload::{Item, alertmanager, cloudevents, pagerduty, slack};
 use super::route::{Route, Severity};
 use super::text::Links;
@@ -61,11 +61,6 @@ pub struct Receiver {
     rules: Rules,
     start: Start,
     resend_interval_ms: Option<u64>,
-}
-
-/// The consumer group of the receiver with that name.
-pub fn group_of(name: &str) -> String {
-    format!("custody-alert-{name}")
 }
 
 impl Receiver {

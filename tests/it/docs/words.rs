@@ -16,7 +16,7 @@ const PHRASES: &str = r"\b(is away|are away|in hand|anew|for ever|goes on|go on 
 
 /// How many of them the Rust sources of each folder hold.
 const ALLOWED: [(&str, usize); 7] =
-    [("benches", 1), ("ingest", 53), ("processors", 10), ("schemas", 6), ("sinks", 25), ("src", 87), ("tests", 28)];
+    [("benches", 1), ("ingest", 0), ("processors", 1), ("schemas", 4), ("sinks", 25), ("src", 84), ("tests", 23)];
 
 /// The phrases of a text; a line break, with the marks of a comment, is a space.
 fn phrases(text: &str) -> Vec<String> {

@@ -1,13 +1,14 @@
 //! Creating topics that do not exist, and adding partitions to one that does. An existing topic keeps its settings.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use schemas::topic::Topic;
 
 use super::{ANSWER_WAIT, Inner, KafkaBroker, class_of, failed};
-use crate::log::{Broker as _, LogError};
+use crate::log::{Broker as _, ErrorClass, LogError};
 
 impl Inner {
     fn replicas(&self) -> Result<i32, LogError> {
@@ -45,6 +46,25 @@ impl Inner {
 }
 
 impl KafkaBroker {
+    /// Raises the partitions of a topic to `partitions`, and waits until a client sees them.
+    pub(super) async fn grow(&self, topic: Topic, partitions: u32) -> Result<(), LogError> {
+        let held = self.partitions_now(topic).await?;
+        let missing = || LogError::fatal(format!("topic {}", self.inner.topic(topic)), "it does not exist");
+        if held.ok_or_else(missing)? >= partitions {
+            return Ok(());
+        }
+        self.add_partitions(topic, partitions).await?;
+        // Added is not yet known to every broker: wait until a client sees them.
+        for _ in 0..100 {
+            if self.partitions_now(topic).await? >= Some(partitions) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let what = format!("more partitions of topic {}", self.inner.topic(topic));
+        Err(LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what, "the brokers do not show them yet"))
+    }
+
     /// Gives a topic more partitions, as an administrator's tools do. For [`Broker::grow_topic`]; of a topic whose
     /// partitions are chosen by key it would send keys elsewhere.
     ///
