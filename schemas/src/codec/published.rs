@@ -109,7 +109,8 @@ fn put_json(value: &Value, out: &mut String) {
         Value::Object(object) => {
             // A field's name comes before its type, a type's after it.
             let is_field = !is_definition(object);
-            let mut entries: Vec<(&String, &Value)> = object.iter().collect();
+            // `scope` is for the generator of the Rust types alone: a published schema stays what it was, byte for byte.
+            let mut entries: Vec<(&String, &Value)> = object.iter().filter(|(key, _)| *key != "scope").collect();
             entries.sort_by_key(|(key, _)| {
                 let rank = ORDER.iter().position(|known| known == key).unwrap_or(ORDER.len());
                 (if is_field && *key == "name" { 0 } else { rank + 1 }, *key)
