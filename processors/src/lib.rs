@@ -7,6 +7,7 @@ pub mod completeness;
 pub mod pii;
 pub mod rekey;
 pub mod stage;
+mod steps;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod watermark;

@@ -15,6 +15,7 @@ use schemas::time::TimestampMicros;
 
 use crate::rekey::{Change, Rekeyed, StateEntry};
 use crate::stage::{StateChange, StateError};
+use crate::steps::walked;
 
 /// First byte of every state key of a barrier; a stage's own keys start with another one.
 pub const KEY_PREFIX: u8 = b'~';
@@ -194,6 +195,7 @@ impl<T: Contribution> Barrier<T> {
         // In the order of times and not of arrival: what is released is then a function of the streams alone (I6).
         while let Some(at) = self.pending.first().copied().filter(|at| *at <= complete_to) {
             while let Some(slot) = self.held.first_entry().filter(|entry| entry.key().time <= at) {
+                walked(1);
                 let (slot, value) = slot.remove_entry();
                 self.changed.insert(Entry::Held(slot));
                 released.push(Release::Contribution(slot, value));

@@ -18,6 +18,7 @@ use super::key;
 use super::seen::{Identity, PAGE_SLOTS, PAGES_MAX, Repeat, Seen};
 use super::spans::{self, Range};
 use crate::stage::Sourced;
+use crate::steps::walked;
 
 /// Most lanes of one session; beyond it the one touched longest ago is reported and forgotten. A
 /// session gets a new lane when its gateway restarts or another one takes over.
@@ -125,6 +126,7 @@ impl BestEffort {
         if self.lanes.len() <= LANES_MAX {
             return;
         }
+        walked(self.lanes.len());
         // The id decides between equals, so that state follows from the log alone (I6).
         let oldest = self.lanes.iter().min_by_key(|(id, lane)| (lane.touched, **id)).map(|(id, _)| *id);
         let Some((id, mut lane)) = oldest.and_then(|id| self.lanes.remove_entry(&id)) else { return };
@@ -149,6 +151,7 @@ impl BestEffort {
 
     /// Whether no number is missing in any lane.
     pub(super) fn is_whole(&self) -> bool {
+        walked(self.lanes.len());
         self.lanes.values().all(|lane| lane.chain.is_whole())
     }
 

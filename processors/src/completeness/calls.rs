@@ -11,6 +11,8 @@ use schemas::id::{Sha256, Uuid};
 use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
+use crate::steps::walked;
+
 /// Most calls of one session that are remembered; the one touched longest ago is forgotten.
 pub(super) const CALLS_MAX: usize = 64;
 /// Most decisions of one call whose ids are remembered.
@@ -162,6 +164,7 @@ impl Calls {
             | CallFact::Asked { call, .. }
             | CallFact::Completed { call, .. } => *call,
             CallFact::Answered { approval, .. } => {
+                walked(self.calls.len());
                 // An answer names its approval and not its call: at most 64 calls are looked through.
                 let asked = self.calls.iter().find(|(_, call)| call.approval == Some(*approval));
                 // Of a call that was forgotten, or that never asked here: there is nothing to compare it with.
@@ -182,6 +185,7 @@ impl Calls {
         if self.calls.len() <= CALLS_MAX {
             return;
         }
+        walked(self.calls.len());
         // The tag decides between equals: nothing but the log may decide what is forgotten (I6).
         let oldest = self.calls.iter().min_by_key(|(tag, call)| (call.touched, **tag)).map(|(tag, _)| *tag);
         if let Some(tag) = oldest {

@@ -9,6 +9,7 @@ use schemas::time::TimestampMicros;
 use serde::{Deserialize, Serialize};
 
 use super::spans::Range;
+use crate::steps::walked;
 
 /// Most holes of one session; beyond it the lowest is reported at once and closed.
 pub(super) const HOLES_MAX: usize = 256;
@@ -140,6 +141,8 @@ impl Chain {
     }
 
     fn fill(&mut self, link: Link) -> Placement {
+        // A hole that is split moves those above it.
+        walked(self.holes.len());
         // Holes are disjoint and ascending, so that one search finds the only hole that can hold the number.
         let index = self.holes.partition_point(|hole| hole.next <= link.seq);
         let Some(hole) = self.holes.get(index).filter(|hole| hole.first <= link.seq).cloned() else {
@@ -166,6 +169,7 @@ impl Chain {
         if self.holes.len() <= HOLES_MAX {
             return None;
         }
+        walked(self.holes.len());
         // The lowest is the oldest and the least likely to be filled. 256 holes of two digests are about 60 KiB of
         // JSON in one state entry.
         let hole = self.holes.remove(0);
@@ -175,11 +179,13 @@ impl Chain {
 
     /// Everything below is there or has been reported missing: order can be judged up to here.
     pub(super) fn judged(&self) -> i64 {
+        walked(self.holes.len());
         self.holes.iter().find(|hole| !hole.reported).map_or(self.next, |hole| hole.first)
     }
 
     /// Holes to report now: those that opened at or before `opened`; marks them reported.
     pub(super) fn report(&mut self, opened: TimestampMicros) -> Vec<Range> {
+        walked(self.holes.len());
         let due = self.holes.iter_mut().filter(|hole| !hole.reported && hole.since <= opened);
         due.map(|hole| {
             hole.reported = true;
@@ -195,6 +201,7 @@ impl Chain {
 
     /// How many numbers from `first` on were seen.
     pub(super) fn seen_from(&self, first: i64) -> i64 {
+        walked(self.holes.len());
         let missing = self.holes.iter().map(|hole| hole.next.saturating_sub(hole.first.max(first)).max(0));
         self.next.saturating_sub(first).saturating_sub(missing.fold(0, i64::saturating_add)).max(0)
     }

@@ -5,6 +5,8 @@
 
 use schemas::id::{Sha256, Uuid};
 
+use crate::steps::walked;
+
 /// Numbers per page; a page is one state entry of at most 1.6 KiB.
 pub(super) const PAGE_SLOTS: i64 = 64;
 /// Most pages of one session: identities of the newest 1 024 numbers.
@@ -81,6 +83,7 @@ impl Seen {
         // All pages, because the id may come at any number: at most 1 024 comparisons, and only for a number that is
         // new.
         for page in &self.pages {
+            walked(page.ids.len());
             for (slot, _) in page.ids.iter().enumerate().filter(|(_, id)| **id == identity.id) {
                 if page.digests[slot] == identity.digest {
                     return Some(Repeat::Duplicate);
@@ -93,7 +96,10 @@ impl Seen {
 
     /// Whether an event with that id is known, at any number.
     pub(super) fn has_id(&self, identity: Identity) -> bool {
-        self.pages.iter().any(|page| page.ids.contains(&identity.id))
+        self.pages.iter().any(|page| {
+            walked(page.ids.len());
+            page.ids.contains(&identity.id)
+        })
     }
 
     fn find(&self, seq: i64) -> Option<Identity> {

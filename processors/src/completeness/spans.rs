@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use crate::steps::walked;
+
 /// A half-open range of sequence numbers, `first..next`.
 pub(super) type Range = (i64, i64);
 
@@ -37,6 +39,7 @@ pub(super) fn print(ranges: &[Range]) -> String {
 
 /// Sorts and merges; also returns how many numbers appear more than once, saturating.
 pub(super) fn merged(mut ranges: Vec<Range>) -> (Vec<Range>, i64) {
+    walked(ranges.len());
     ranges.retain(|(first, next)| first < next);
     ranges.sort_unstable();
     let mut out: Vec<Range> = Vec::with_capacity(ranges.len());

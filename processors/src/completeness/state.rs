@@ -18,6 +18,7 @@ use super::spans::{self, Range};
 use super::totals::{self, Totals};
 use crate::rekey::{Change, Rekeyed, StateEntry};
 use crate::stage::{PartitionState, StateChange, StateError};
+use crate::steps::walked;
 
 /// Most ranges of filled numbers that a note lists; the count is exact in any case.
 const FILLED_MAX: usize = 64;
@@ -154,6 +155,7 @@ impl CompletenessState {
     /// Works on every ledger, in order of tenant and session; forgets those for which `work` says so.
     pub(super) fn each_session(&mut self, mut work: impl FnMut(&str, Uuid, &mut Session) -> bool) {
         for (tenant, sessions) in &mut self.sessions {
+            walked(sessions.len());
             sessions.retain(|id, session| {
                 let before = session.changed;
                 let forget = work(tenant, *id, session);
@@ -179,6 +181,7 @@ impl CompletenessState {
         if excess == 0 {
             return BTreeSet::new();
         }
+        walked(count);
         let all = self.sessions.iter().flat_map(|(tenant, sessions)| sessions.iter().map(move |s| (tenant, s)));
         let mut order: Vec<_> =
             // `false` sorts before `true`: those that are over go first. Tenant and id decide between equals (I6).
@@ -214,6 +217,7 @@ impl CompletenessState {
     pub(super) fn each_producer(&mut self, mut work: impl FnMut(&str, &str, i64, &mut Producer) -> bool) {
         for (tenant, producers) in &mut self.producers {
             for (name, epochs) in producers.iter_mut() {
+                walked(epochs.len());
                 epochs.retain(|epoch, producer| {
                     let before = producer.changed;
                     let forget = work(tenant, name, *epoch, producer);

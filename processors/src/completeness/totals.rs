@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{self, Key};
 use crate::stage::{Sourced, StateChange};
+use crate::steps::walked;
 
 const HOUR_MS: i64 = 3_600_000;
 /// Most event types that an hour lists, and the longest; others count as [`OTHER_TYPES`].
@@ -194,6 +195,7 @@ impl Totals {
         if self.writers.len() <= WRITERS_MAX {
             return;
         }
+        walked(self.writers.len());
         // The name decides between equals: state must not depend on anything outside of the log (I6).
         let oldest = self.writers.iter().min_by_key(|(name, acked)| (acked.at, *name)).map(|(name, _)| name.clone());
         if let Some(name) = oldest {

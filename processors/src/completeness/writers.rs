@@ -25,6 +25,7 @@ use super::key::{self, Key, Parts};
 use super::spans::{self, Range};
 use crate::rekey::{Change, Rekeyed, StateEntry, by_place};
 use crate::stage::{Outgoing, Output, PartitionState, Processor, ProcessorId, Sourced, StateChange, StateError};
+use crate::steps::walked;
 use crate::watermark::{Barrier, Contribution, Release, Slot};
 
 /// Most holes of one epoch; beyond it the lowest are reported at once and closed.
@@ -135,6 +136,7 @@ impl Epoch {
         let old_next = self.next;
         let below = ranges.iter().map(|r| (r.0, r.1.min(old_next))).filter(|r| r.0 < r.1).collect::<Vec<_>>();
         let holes = std::mem::take(&mut self.holes);
+        walked(holes.len() + below.len());
         for hole in holes {
             let mut first = hole.first;
             // Both lists ascend, so that ranges wholly below this hole are skipped by a search.
@@ -176,6 +178,7 @@ impl Epoch {
         // the 256 KiB of a state entry.
         let excess = self.holes.len().saturating_sub(HOLES_MAX);
         let mut due = Vec::new();
+        walked(self.holes.len());
         for (index, hole) in self.holes.iter_mut().enumerate() {
             if !hole.reported && (hole.since <= opened || index < excess) {
                 hole.reported = true;

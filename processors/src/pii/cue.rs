@@ -3,6 +3,8 @@
 //! A small closed vocabulary, looked up only for candidates that survived their shape check. It
 //! knows nothing of sentences.
 
+use super::work::Text;
+
 /// A set of cues, one bit each.
 pub(super) type Cues = u32;
 
@@ -45,10 +47,13 @@ impl Context {
 }
 
 /// Cues in the 48 bytes before `at`.
-pub(super) fn before(text: &[u8], at: usize) -> Context {
+pub(super) fn before(text: &Text<'_>, at: usize) -> Context {
     let first = at.saturating_sub(BEFORE_BYTES);
+    text.work.charge(at - first);
+    // Backwards, so that the first word with a cue is the nearest: in `card or phone: 555…` the phone decides.
     let (mut context, mut end) = (Context::default(), at);
     while end > first {
+        // Whatever stands between words counts as one separator: `SSN: #` must not hide its cue.
         if !text[end - 1].is_ascii_alphabetic() {
             end -= 1;
             continue;
@@ -68,8 +73,10 @@ pub(super) fn before(text: &[u8], at: usize) -> Context {
 }
 
 /// Cues in the 14 bytes from `at` on, up to the end of the line.
-pub(super) fn after(text: &[u8], at: usize) -> Cues {
+pub(super) fn after(text: &Text<'_>, at: usize) -> Cues {
     let window = &text[at..text.len().min(at + AFTER_BYTES)];
+    text.work.charge(window.len());
+    // Only behind a number on its own line: the next line of a form names the next field.
     let line = window.split(|b| *b == b'\n').next().unwrap_or_default();
     line.split(|b| !b.is_ascii_alphabetic()).fold(0, |cues, w| cues | word(w))
 }
@@ -77,6 +84,7 @@ pub(super) fn after(text: &[u8], at: usize) -> Cues {
 /// Cues of one word, in any case.
 pub(super) fn word(word: &[u8]) -> Cues {
     let mut lower = [0; WORD_BYTES_MAX];
+    // Longer than the longest entry: most words of prose end here, before they are compared with 90 others.
     let Some(lower) = lower.get_mut(..word.len()) else { return 0 };
     for (to, from) in lower.iter_mut().zip(word) {
         *to = from.to_ascii_lowercase();

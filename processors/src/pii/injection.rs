@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, MatchKind};
 use memchr::memmem;
 
+use super::work::Work;
+
 /// A rule that matched; its name is stable.
 pub(super) type Rule = &'static str;
 
@@ -59,11 +61,16 @@ static STEM: LazyLock<AhoCorasick> = LazyLock::new(|| {
 const WORDS_AROUND: usize = 8;
 
 /// The rules that `text` matches, each once, in a fixed order.
-pub(super) fn rules(text: &str) -> Vec<Rule> {
+///
+/// Linear without a bound: each stem looks at eight words or 80 bytes around it, and no two stems begin
+/// at one word. `work` only counts, since a text of which this is given up would hide its orders.
+pub(super) fn rules(text: &str, work: &Work) -> Vec<Rule> {
+    work.charge(text.len());
+    // One pass for all 22 stems; only what has one is looked at rule by rule.
     if !STEM.is_match(text) {
         return Vec::new();
     }
-    let bytes = text.as_bytes();
+    let bytes = &Counted { bytes: text.as_bytes(), work };
     let mut found = Vec::new();
     if IGNORE.iter().any(|stem| matches(bytes, stem, |at| follows(bytes, at, &[EARLIER, ORDERS]))) {
         found.push("ignore_instructions");
@@ -77,6 +84,7 @@ pub(super) fn rules(text: &str) -> Vec<Rule> {
     if JAILBREAK.iter().any(|stem| matches(bytes, stem, |_| true)) {
         found.push("jailbreak");
     }
+    // Sending alone is what agents do all day, and so is naming a key: it takes both before an address.
     let carries = |at| precedes(bytes, at, SEND) && precedes(bytes, at, SECRETS);
     if OUTSIDE.iter().any(|stem| matches(bytes, stem, carries)) || matches(bytes, EXFILTRATE, |_| true) {
         found.push("exfiltration");
@@ -84,14 +92,23 @@ pub(super) fn rules(text: &str) -> Vec<Rule> {
     found
 }
 
+/// A text, and what looking at it costs.
+struct Counted<'a> {
+    bytes: &'a [u8],
+    work: &'a Work,
+}
+
 /// Whether `stem` stands somewhere where `confirm` agrees; it is given the place of the stem.
-fn matches(text: &[u8], stem: &str, confirm: impl Fn(usize) -> bool) -> bool {
-    memmem::find_iter(text, stem.as_bytes()).any(confirm)
+fn matches(text: &Counted<'_>, stem: &str, confirm: impl Fn(usize) -> bool) -> bool {
+    text.work.charge(text.bytes.len());
+    memmem::find_iter(text.bytes, stem.as_bytes()).any(confirm)
 }
 
 /// Whether words of the lists follow `at` in this order.
-fn follows(text: &[u8], at: usize, lists: &[&[&str]]) -> bool {
-    let words = words(&text[at..]).skip(1).take(WORDS_AROUND);
+fn follows(text: &Counted<'_>, at: usize, lists: &[&[&str]]) -> bool {
+    // The first word is the rest of the stem's own.
+    let words = words(&text.bytes[at..], text.work).skip(1).take(WORDS_AROUND);
+    // In this order: `ignore previous instructions` is one, `instructions to ignore previous results` none.
     let mut lists = lists.iter();
     let mut wanted = lists.next();
     for word in words {
@@ -103,14 +120,17 @@ fn follows(text: &[u8], at: usize, lists: &[&[&str]]) -> bool {
 }
 
 /// Whether a word of the list stands before `at`, in the same sentence.
-fn precedes(text: &[u8], at: usize, list: &[&str]) -> bool {
-    let before = &text[at.saturating_sub(80)..at];
+fn precedes(text: &Counted<'_>, at: usize, list: &[&str]) -> bool {
+    // 80 bytes hold the verb of a sentence; farther back, it is another one's.
+    let before = &text.bytes[at.saturating_sub(80)..at];
+    text.work.charge(before.len());
     let sentence = before.rsplit(|b| b".!?\n".contains(b)).next().unwrap_or_default();
-    words(sentence).any(|word| in_list(word, list))
+    words(sentence, text.work).any(|word| in_list(word, list))
 }
 
-fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|b| !b.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
+fn words<'t>(text: &'t [u8], work: &'t Work) -> impl Iterator<Item = &'t [u8]> {
+    let pieces = text.split(|b| !b.is_ascii_alphanumeric());
+    pieces.inspect(|piece| work.charge(piece.len() + 1)).filter(|word| !word.is_empty())
 }
 
 fn in_list(word: &[u8], list: &[&str]) -> bool {

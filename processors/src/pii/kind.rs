@@ -47,7 +47,7 @@ pub enum Kind {
     UrlCredentials,
     /// A URL. Not personal data by itself: kept unless a policy names it.
     Url,
-    /// Content nested too deeply to be scanned.
+    /// Content that was not looked at to its end: nested too deeply, or dearer than a scan may be.
     Unscanned,
 }
 
@@ -169,11 +169,21 @@ pub(super) fn make_disjoint(spans: &mut Vec<Span>) {
     if spans.len() < 2 {
         return;
     }
+    // The longer of two that begin together comes first, so that it absorbs the other.
     spans.sort_unstable_by_key(|s| (s.start, std::cmp::Reverse(s.end), s.kind));
     let mut kept: Vec<Span> = Vec::with_capacity(spans.len());
+    // URLs may stand inside each other, as many as the text has room for, so that a look at the neighbours
+    // of each is quadratic: where the last other span ended and where the next begins only moves forward.
+    let (mut others_end, mut next_other) = (0, 0);
     for (index, span) in spans.iter().copied().enumerate() {
-        if span.kind == Kind::Url && overlaps_other(spans, index) {
-            continue;
+        if span.kind == Kind::Url {
+            next_other = next_other.max(index + 1);
+            next_other += spans[next_other..].iter().take_while(|other| other.kind == Kind::Url).count();
+            if others_end > span.start || spans.get(next_other).is_some_and(|other| other.start < span.end) {
+                continue;
+            }
+        } else {
+            others_end = others_end.max(span.end);
         }
         match kept.last_mut() {
             Some(last) if span.start < last.end => absorb(last, span),
@@ -183,19 +193,13 @@ pub(super) fn make_disjoint(spans: &mut Vec<Span>) {
     *spans = kept;
 }
 
-/// Whether a span that is no URL overlaps the URL at `index`. Spans are sorted by start; URLs do not
-/// overlap each other, so at most the neighbours up to its end matter.
-fn overlaps_other(spans: &[Span], index: usize) -> bool {
-    let url = spans[index];
-    let before = spans[..index].iter().rev().take(4).any(|s| s.kind != Kind::Url && s.end > url.start);
-    before || spans[index + 1..].iter().take_while(|s| s.start < url.end).any(|s| s.kind != Kind::Url)
-}
-
 fn absorb(last: &mut Span, span: Span) {
+    // The longer one has seen more of the text: `user@example.com` against the name `user`.
     let longer = span.end - span.start > last.end - last.start;
     if longer {
         (last.kind, last.grade) = (span.kind, span.grade.max(last.grade));
     }
+    // Both are covered even where only one is right: half a value in clear is a value in clear.
     last.end = last.end.max(span.end);
     last.bare |= span.bare;
 }

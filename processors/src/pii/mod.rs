@@ -10,6 +10,7 @@ mod cue;
 mod injection;
 mod json;
 mod kind;
+mod lexis;
 mod mask;
 mod path;
 mod policy;
@@ -19,6 +20,7 @@ mod stage;
 mod text;
 mod token;
 mod verify;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,9 @@ pub use redact::{Redacted, redact, value_of};
 pub use session::{Known, PiiState};
 pub use stage::{Pii, PiiConfig};
 pub use token::{TenantKeys, TokenKeys, canonical};
+pub use work::STEPS_PER_BYTE_MAX;
+
+use work::Work;
 
 /// What a scan knows beside the text.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,15 +46,42 @@ pub struct ScanContext<'a> {
 ///
 /// `media_type` `application/json` and text that is JSON are walked by field; text that claims to be
 /// JSON and is not is scanned as text. Total: any text gives spans. A text of 4 GiB or more is one
-/// finding as a whole.
+/// finding as a whole, and so is one that takes more than [`STEPS_PER_BYTE_MAX`] looks per byte.
 pub fn scan(text: &str, media_type: &str, context: &ScanContext<'_>) -> Vec<Span> {
-    let mut spans = Vec::new();
-    if u32::try_from(text.len()).is_err() {
-        spans.push(Span::new(0, text.len(), Kind::Unscanned, Grade::Certain));
-        return spans;
-    }
+    let work = Work::new();
+    work.allow(text.len());
+    scan_within(text, media_type, context, &work)
+}
+
+/// How often a scan looks at a byte of `text`, without a bound: for tests that hold scanners to be
+/// linear.
+pub fn steps(text: &str, media_type: &str, context: &ScanContext<'_>) -> u64 {
+    let work = Work::unbounded();
+    scan_within(text, media_type, context, &work);
+    work.steps()
+}
+
+/// As [`scan`], within what is left of `work`.
+fn scan_within(text: &str, media_type: &str, context: &ScanContext<'_>, work: &Work) -> Vec<Span> {
     let is_json = media_type.split(';').next().is_some_and(|kind| kind.trim().ends_with("json"));
-    json::Walk { known: context.known, spans: &mut spans, spare: Vec::new() }.content(text, is_json);
+    // Offsets are kept in 32 bits.
+    if u32::try_from(text.len()).is_err() {
+        return vec![unscanned(text, is_json)];
+    }
+    let mut spans = Vec::new();
+    let mut walk = json::Walk::new(context.known, work, &mut spans);
+    walk.content(text, is_json);
+    // A sort takes n log n comparisons; half of its input is in order, as texts are scanned forward.
+    work.charge(spans.len() * 8);
+    // What was found until then says nothing of the rest: all of it goes, so that nothing passes in clear.
+    if work.is_spent() {
+        return vec![unscanned(text, is_json)];
+    }
     kind::make_disjoint(&mut spans);
     spans
+}
+
+/// All of a text as one finding. Where JSON is expected, its token is a JSON string.
+fn unscanned(text: &str, is_json: bool) -> Span {
+    Span { bare: is_json || json::looks_like_json(text), ..Span::new(0, text.len(), Kind::Unscanned, Grade::Certain) }
 }

@@ -28,13 +28,16 @@ const KEY_BYTES_MAX: usize = 32;
 pub(super) fn classify(key: &str) -> Class {
     let mut lower = [0_u8; KEY_BYTES_MAX];
     let mut length = 0;
+    // Letters and digits alone: `first_name`, `firstName` and `First-Name` are one key.
     for b in key.bytes().filter(u8::is_ascii_alphanumeric) {
+        // Longer than any known name, so it is none; and no key makes this walk longer than 32 letters.
         let Some(slot) = lower.get_mut(length) else { return Class::Plain };
         *slot = b.to_ascii_lowercase();
         length += 1;
     }
     let lower = &lower[..length];
     match class_of(lower) {
+        // `emails` and `addresses` hold what their singular does.
         Class::Plain => lower.strip_suffix(b"s").map_or(Class::Plain, class_of),
         class => class,
     }
@@ -129,6 +132,7 @@ pub(super) fn kind_of(class: Class, role: bool, value: &str) -> Option<Kind> {
         Class::Name | Class::Role => {
             return (is_person(value) && (role || class == Class::Role || is_full_name(value))).then_some(Kind::Person);
         }
+        // `token` names words of a text as often as secrets: the value decides.
         Class::Token => return secret::is_key(value.as_bytes()).then_some(Kind::Secret),
         Class::Plain => return None,
     };
@@ -138,6 +142,7 @@ pub(super) fn kind_of(class: Class, role: bool, value: &str) -> Option<Kind> {
 fn promises(kind: Kind, value: &str) -> bool {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let letters = value.chars().filter(|c| c.is_alphabetic()).count();
+    // Our own tokens come back in later events; a token of a token would cut every join.
     let is_token = value.starts_with('[') && value.ends_with(']');
     if is_token || matches!(value, "" | "null" | "none" | "None" | "N/A" | "n/a" | "unknown" | "true" | "false") {
         return false;
@@ -145,14 +150,19 @@ fn promises(kind: Kind, value: &str) -> bool {
     match kind {
         // The scanner finds these by itself, and more exactly.
         Kind::Email | Kind::Ip | Kind::Mac | Kind::Iban => false,
+        // Six letters leave room for `ext.` and `x`, not for a sentence under the key `mobile`.
         Kind::Phone => digits >= 5 && letters <= 6,
+        // Three or four digits alone are the code on the back; twelve are the shortest card number.
         Kind::CreditCard => digits == value.len() && matches!(digits, 3 | 4) || digits >= 12,
+        // National numbers have letters too: four digits tell them from words.
         Kind::Ssn | Kind::Passport | Kind::DrivingLicence | Kind::BankAccount => digits >= 4 && value.len() <= 40,
         Kind::DateOfBirth => digits >= 4,
         Kind::Zip => digits >= 3 && value.len() <= 12 || letters >= 2 && digits >= 2,
+        // No name is longer, and a description may stand under any key.
         Kind::Person => letters >= 1 && value.len() <= 128,
         Kind::Address => letters + digits >= 2 && value.len() <= 256,
         Kind::Username => letters >= 3 && value.len() <= 64 && !value.contains(' ') && !is_opaque(value),
+        // A URL under `authorization` is where to ask for one; credentials in it are found by the scan of text.
         Kind::Secret => value.len() >= 4 && !value.contains("://"),
         Kind::UrlCredentials | Kind::Url | Kind::Unscanned => false,
     }
@@ -162,12 +172,14 @@ fn promises(kind: Kind, value: &str) -> bool {
 fn is_opaque(value: &str) -> bool {
     let hex = value.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     let runs = value.bytes().zip(value.bytes().skip(1));
+    // Random ids switch between letters and digits more than four times; account names do not.
     let switches = runs.filter(|(a, b)| a.is_ascii_digit() != b.is_ascii_digit()).count();
     hex && value.len() >= 8 || switches > 4
 }
 
 fn is_person(value: &str) -> bool {
     let words = value.split_whitespace().count();
+    // Five words hold a title and a double surname; more is a sentence.
     (1..=5).contains(&words)
         && value.len() <= 80
         && !value.bytes().any(|b| b.is_ascii_digit() || b"_/@:{}[]<>".contains(&b))

@@ -46,7 +46,8 @@ pub struct Policy {
     pub name: String,
     /// Version, from 1; raised with every change, since clean events name it.
     pub version: u32,
-    /// Action for kinds that `actions` does not name, [`Kind::Url`] excepted: that is kept.
+    /// Action for kinds that `actions` does not name, [`Kind::Url`] excepted: that is kept. What was not
+    /// scanned is kept only where everything is.
     #[serde(default = "tokenise")]
     pub default_action: Action,
     /// Findings below this grade are kept.
@@ -76,9 +77,14 @@ impl Policy {
     /// The action for a finding.
     pub fn action(&self, kind: Kind, grade: Grade) -> Action {
         match self.actions.get(&kind) {
+            // Before the kinds: a tenant that raised the bar did so for all of them.
             _ if grade < self.least_grade => Action::Keep,
             Some(action) => *action,
             None if kind == Kind::Url => Action::Keep,
+            // Nobody knows what is in it: it may be anything that a policy which keeps the rest names.
+            None if kind == Kind::Unscanned && self.default_action == Action::Keep => {
+                self.actions.values().copied().max().unwrap_or(Action::Keep)
+            }
             None => self.default_action,
         }
     }
@@ -97,6 +103,7 @@ impl Policy {
         if self.name.is_empty() || self.name.len() > 64 || !self.name.bytes().all(named) || self.version == 0 {
             return Err(PolicyError::Name);
         }
+        // Sealing without a key store would be losing the value while promising that it is kept.
         let mut actions = self.actions.values().chain([&self.default_action]);
         match actions.any(|action| *action == Action::Seal) {
             true => Err(PolicyError::SealWithoutKeyStore(self.id())),
@@ -152,6 +159,7 @@ impl PolicySet {
     /// There is none that can be carried out: refuse the event.
     pub fn for_tenant(&self, tenant_id: &str) -> Result<&Policy, PolicyError> {
         let policy = self.tenants.get(tenant_id).or(self.default.as_ref()).ok_or(PolicyError::Missing)?;
+        // Asked again per event: a policy that came past start-up must not let events through unredacted.
         policy.validate()?;
         Ok(policy)
     }

@@ -25,6 +25,7 @@ pub fn redact(text: &str, spans: &[Span], policy: &Policy, keys: &TenantKeys) ->
     let mut next = 0;
     for span in spans {
         let action = policy.action(span.kind, span.grade);
+        // URLs are found so that they can be dropped; they are nobody's data and count as no finding.
         if span.kind.class().is_some() {
             *out.counts.entry(span.kind).or_default() += 1;
             out.route = out.route.max(Some(action));
@@ -43,6 +44,7 @@ pub fn redact(text: &str, spans: &[Span], policy: &Policy, keys: &TenantKeys) ->
 fn replace(out: &mut String, text: &str, span: &Span, action: Action, keys: &TenantKeys) {
     let token = match action {
         Action::Drop | Action::Keep => {
+            // Nothing in place of a bare value would leave `{"ssn":}`, which is no JSON.
             out.push_str(if span.bare { "null" } else { "" });
             return;
         }
@@ -52,6 +54,7 @@ fn replace(out: &mut String, text: &str, span: &Span, action: Action, keys: &Ten
     // A quote inside a string inside a string has a backslash per level, each of which doubles.
     let quote = |out: &mut String| {
         if span.bare {
+            // Level n of strings in strings writes a quote with 2ⁿ - 1 backslashes.
             out.extend(std::iter::repeat_n('\\', (1 << span.depth.min(16)) - 1));
             out.push('"');
         }
@@ -65,6 +68,7 @@ fn replace(out: &mut String, text: &str, span: &Span, action: Action, keys: &Ten
 pub fn value_of<'t>(text: &'t str, span: &Span) -> Cow<'t, str> {
     let mut value = Cow::Borrowed(&text[span.start..span.end]);
     for _ in 0..span.depth {
+        // Most values have no escape: no copy is made of them.
         if !value.contains('\\') {
             break;
         }

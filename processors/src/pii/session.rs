@@ -65,6 +65,7 @@ impl<'a> Known<'a> {
 /// Calls `remember` with every form of a found value that later text may repeat: the words of a
 /// name, an account name and the words it is made of, a town, the digits of a number, a date.
 pub(super) fn forms(kind: Kind, value: &str, mut remember: impl FnMut(&str, Kind)) {
+    // Two letters at least: an initial would be found again all over a text.
     let is_name = |word: &str| word.chars().count() >= 2 && word.chars().all(|c| c.is_alphabetic() || "'-".contains(c));
     match kind {
         Kind::Person => value
@@ -74,12 +75,14 @@ pub(super) fn forms(kind: Kind, value: &str, mut remember: impl FnMut(&str, Kind
         Kind::Username => {
             remember(&normalised(value), kind);
             let parts = || value.split(['_', '.', '-']).filter(|part| is_name(part));
+            // `mia_li_3668` names Mia Li; `build_bot_7` names nobody, as no part of it is a given name.
             if parts().count() >= 2 && parts().any(|part| name::is_given(part.as_bytes())) {
                 parts().for_each(|part| remember(&normalised(part), Kind::Person));
             }
         }
         Kind::Address => {
             let words = value.split_whitespace().count();
+            // Short towns are words of every language (`Ely`, `Y`): they would be redacted everywhere.
             let is_town = value.len() >= 4
                 && words <= WORDS_MAX
                 && value.chars().all(|c| c.is_alphabetic() || " '-.".contains(c));
@@ -89,6 +92,7 @@ pub(super) fn forms(kind: Kind, value: &str, mut remember: impl FnMut(&str, Kind
         }
         Kind::DateOfBirth => {
             let date = canonical(kind, value);
+            // Only a date that was understood is remembered: its spellings differ in later text.
             if date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit()) {
                 remember(&date, kind);
             }
@@ -127,6 +131,7 @@ impl PiiState {
         if values.is_empty() && inputs == 0 {
             return false;
         }
+        // A session is opened by its first value, not by its first event: most reveal nothing.
         if !self.sessions.contains_key(key) {
             self.make_room();
             self.sessions.insert(key.clone(), Remembered { seen: now, ..Remembered::default() });
@@ -137,6 +142,7 @@ impl PiiState {
         let Some(session) = self.sessions.get_mut(key) else { return false };
         let mut new = false;
         for (digest, kind, words) in values {
+            // Values beyond 512 are a list of customers, not of the persons of a session.
             if session.values.len() < VALUES_MAX && !session.values.contains_key(digest) {
                 session.values.insert(*digest, *kind);
                 session.words_max = session.words_max.max(*words);
@@ -153,6 +159,7 @@ impl PiiState {
     /// Notes that the session was heard of.
     fn touch(&mut self, key: &Bytes, now: TimestampMicros) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        // In steps of an hour: each change writes a state entry of up to 4,634 bytes.
         if now.0 >= session.seen.plus_ms(SEEN_STEP_MS).0 {
             self.by_seen.remove(&(session.seen, key.clone()));
             session.seen = now;
@@ -162,6 +169,7 @@ impl PiiState {
     }
 
     fn make_room(&mut self) {
+        // By log time and key, so that a replay forgets the same sessions (invariant I6).
         while self.sessions.len() >= SESSIONS_MAX {
             let Some((_, key)) = self.by_seen.first().cloned() else { return };
             self.forget(&key);
@@ -245,6 +253,7 @@ fn decode(bytes: &[u8]) -> Option<Remembered> {
     };
     let values: Option<BTreeMap<u64, Kind>> = entries.iter().map(value).collect();
     let ended = (ended != i64::MIN).then_some(TimestampMicros(ended));
+    // An entry of another version is refused, not guessed: forgotten values would pass in clear.
     let known = head[0] == ENTRY_VERSION && rest.is_empty();
     known.then_some(Remembered { values: values?, words_max: head[1], inputs, seen, ended })
 }

@@ -18,7 +18,8 @@ use super::policy::{Action, Policy, PolicySet};
 use super::redact::{Redacted, redact, value_of};
 use super::session::{Known, PiiState, forms};
 use super::token::{TenantKeys, TokenKeys};
-use super::{ScanContext, injection, scan};
+use super::work::Work;
+use super::{ScanContext, injection, scan_within};
 use crate::stage::{Outgoing, Output, Processor, ProcessorId, Route, Sourced};
 
 const ID: ProcessorId = ProcessorId { name: "pii", version: 1 };
@@ -82,6 +83,7 @@ fn clean(
     input: &Sourced<RawEvent>,
 ) -> Result<Vec<Outgoing>, (RejectReason, String)> {
     let h = input.value.h();
+    // First, since what follows relies on the header's ids and bounds.
     validate_header(h, input.broker_time)?;
     if let Event::Tick(tick) = &input.value {
         state.tick(input.broker_time);
@@ -91,10 +93,20 @@ fn clean(
         let key = Bytes::from(session_key("", tick.h.session_id));
         return Ok(vec![outgoing(input, Topic::Clean, &key, Event::Tick(tick))]);
     }
+    // By tenant too: a session id that two tenants share must not let one find the other's names.
     let key = Bytes::from(session_key(&h.tenant_id, h.session_id));
     let policy = policies.for_tenant(&h.tenant_id).map_err(|e| (RejectReason::PolicyUnavailable, e.to_string()))?;
-    let mut cleaner =
-        Cleaner { policy, redaction: policy.id(), keys, state, key: &key, input, found: Found::default() };
+    let mut cleaner = Cleaner {
+        policy,
+        redaction: policy.id(),
+        keys,
+        state,
+        key: &key,
+        input,
+        found: Found::default(),
+        work: Work::new(),
+    };
+    // The batch is only lent, so that the event is copied.
     let event = cleaner.event(input.value.clone());
     let found = cleaner.found;
     // The rest of an event, its header included, is no larger than its source.
@@ -191,6 +203,8 @@ struct Cleaner<'a> {
     key: &'a Bytes,
     input: &'a Sourced<RawEvent>,
     found: Found,
+    /// What is left of the looks that the event may take: every scan of a text adds to it by its length.
+    work: Work,
 }
 
 impl Cleaner<'_> {
@@ -210,6 +224,7 @@ impl Cleaner<'_> {
         let redacted = self.text(field, raw, &content.media_type);
         self.found.clean_bytes += redacted.text.len();
         let raw_bytes = i64::try_from(raw.len()).unwrap_or(i64::MAX);
+        // A media type is the sender's text and is written as it is: a long one could hold anything.
         let media_type = if content.media_type.len() <= 64 { content.media_type } else { "text/plain".to_owned() };
         Content {
             text: CleanText::redacted(redacted.text),
@@ -226,10 +241,13 @@ impl Cleaner<'_> {
             return;
         }
         let entries = std::mem::take(map).into_iter().map(|(name, value)| {
+            // As a document of one member, a value is judged by its name as any field is.
             let document = serde_json::json!({ name.as_str(): value.as_str() }).to_string();
             let clean = self.text(field, &document, "application/json").text;
             let parsed: Option<BTreeMap<String, String>> = serde_json::from_str(&clean).ok();
-            parsed.and_then(|map| map.into_iter().next()).unwrap_or_default()
+            // An entry that was given up as a whole is one token, which takes the place of its name.
+            let given_up = || (serde_json::from_str(&clean).unwrap_or_default(), String::new());
+            parsed.and_then(|map| map.into_iter().next()).unwrap_or_else(given_up)
         });
         *map = entries.collect();
     }
@@ -247,8 +265,10 @@ impl Cleaner<'_> {
     }
 
     fn scan(&self, raw: &str, media_type: &str) -> Vec<Span> {
+        // Per scan: what an event reveals is new at most 512 times in a session, and then it is scanned again.
+        self.work.allow(raw.len());
         let known = self.state.session(self.key).and_then(|session| Known::new(self.keys, session));
-        scan(raw, media_type, &ScanContext { known })
+        scan_within(raw, media_type, &ScanContext { known }, &self.work)
     }
 
     /// Remembers what the spans reveal; whether any of it is new.
@@ -256,11 +276,13 @@ impl Cleaner<'_> {
         let mut values = Vec::new();
         for span in spans.iter().filter(|span| span.grade >= Grade::Likely) {
             forms(span.kind, &value_of(raw, span), |form, kind| {
+                // How many words the longest has says how far a later text is looked up.
                 let words = form.split(' ').count().min(usize::from(u8::MAX)) as u8;
                 values.push((self.keys.remembered(form), kind, words));
             });
         }
         let kinds = || spans.iter().filter(|span| span.kind.class().is_some());
+        // One bit per kind: 19 of 64 are taken.
         let inputs = if target.is_input() { kinds().fold(0, |bits, span| bits | 1 << span.kind as u8) } else { 0 };
         self.state.remember(self.key, self.input.broker_time, &values, inputs)
     }
@@ -280,9 +302,10 @@ impl Cleaner<'_> {
         }
         if target == Target::Output {
             let inputs = self.state.session(self.key).map_or(0, |session| session.inputs);
+            // What the model says and nobody told it may come from another session or from training.
             found.not_in_input |= redacted.counts.keys().any(|kind| inputs & 1 << *kind as u8 == 0);
         }
-        let rules = injection::rules(raw);
+        let rules = injection::rules(raw, &Work::unbounded());
         if !rules.is_empty() {
             found.rule_field.get_or_insert(field);
             found.rules.extend(rules);
@@ -294,6 +317,7 @@ impl Cleaner<'_> {
 fn findings(input: &Sourced<RawEvent>, policy: &Policy, found: Found) -> impl Iterator<Item = CleanEvent> {
     let classified =
         found.first.map(|(field, target)| Event::DataClassified(classified(input, policy, &found, field, target)));
+    // A secret is no risk to privacy but one to act on: it has left its owner, redacted or not.
     let secrets = found.counts.iter().filter(|(kind, _)| kind.class() == Some("secret")).map(|(_, n)| n).sum();
     let secret = found.secret_field.map(|field| {
         let reason = format!("{secrets} secrets in {field}: revoke them, since they have left their owner");
@@ -337,6 +361,7 @@ fn classified(
     target: Target,
 ) -> DataClassified {
     let classes: BTreeSet<&str> = found.counts.keys().filter_map(|kind| kind.class()).collect();
+    // `fields_redacted` is a promise: it lists nothing where the policy keeps what was found.
     let keeps = found.route.is_none_or(|route| route == Action::Keep);
     let redacted = found.fields.iter().filter(|_| !keeps).map(|field| (*field).to_owned());
     DataClassified {
@@ -386,6 +411,7 @@ fn detection(input: &Sourced<RawEvent>, found: Detection<'_>) -> DetectionRaised
 fn header(input: &Sourced<RawEvent>, event_type: &str, ordinal: u32) -> EventHeader {
     let cause = input.value.h();
     EventHeader {
+        // From the position, not drawn: a replay makes the same ids.
         event_id: input.at.derived_id(&ID.to_string(), ordinal),
         event_time: input.broker_time,
         tenant_id: cause.tenant_id.clone(),

@@ -13,7 +13,9 @@ use schemas::text::{Content, RawText};
 use schemas::time::TimestampMicros;
 use schemas::topic::Topic;
 
+use super::cue;
 use super::session::SESSIONS_MAX;
+use super::work::Work;
 use super::*;
 use crate::five_laws;
 use crate::stage::{Output, Processor, Sourced};
@@ -156,6 +158,45 @@ fn a_policy_reads_from_configuration() {
     assert_eq!(policy.action(Kind::Email, Grade::Certain), Action::Tokenise);
     assert_eq!(policy.action(Kind::Person, Grade::Possible), Action::Keep);
     assert!(serde_json::from_str::<PolicySet>(r#"{"defalt":{}}"#).is_err());
+}
+
+/// Numbers of kinds stand in the state of sessions: they never move, and a new kind comes last.
+#[test]
+fn numbers_of_kinds_do_not_change() {
+    let names = [
+        "EMAIL",
+        "PHONE",
+        "CREDIT_CARD",
+        "IBAN",
+        "BANK_ACCOUNT",
+        "SSN",
+        "IP",
+        "MAC",
+        "DATE_OF_BIRTH",
+        "PERSON",
+        "USERNAME",
+        "ADDRESS",
+        "ZIP",
+        "PASSPORT",
+        "DRIVING_LICENCE",
+        "SECRET",
+        "URL_CREDENTIALS",
+        "URL",
+        "UNSCANNED",
+    ];
+    for (number, name) in (0_u8..).zip(names) {
+        let kind = Kind::from_number(number).expect("a kind");
+        assert_eq!((kind.name(), kind as u8, Kind::from_name(name)), (name, number, Some(kind)));
+    }
+    assert_eq!(Kind::ALL.len(), names.len(), "a new kind is pinned here too");
+}
+
+#[test]
+fn an_attribute_that_takes_too_many_looks_is_one_token_in_place_of_its_name() {
+    // No text that is known takes so many: what is left of the event's looks is taken away.
+    let spans = [Span { bare: true, ..Span::new(0, 9, Kind::Unscanned, Grade::Certain) }];
+    let clean = redact(r#"{"a":"b"}"#, &spans, &Policy::default(), &keys()).text;
+    assert!(serde_json::from_str::<String>(&clean).is_ok_and(|token| token.starts_with("[UNSCANNED:")), "{clean}");
 }
 
 // --- the stage ---
@@ -329,7 +370,7 @@ fn orders_to_an_agent_are_told_from_talk_about_them() {
         ("I will send the receipt to https://shop.example", &[]),
     ];
     for (text, expected) in cases {
-        assert_eq!(injection::rules(text), expected, "in {text:?}");
+        assert_eq!(injection::rules(text, &Work::unbounded()), expected, "in {text:?}");
     }
 }
 
@@ -357,12 +398,21 @@ fn any_events() -> impl Strategy<Value = Vec<Sourced<RawEvent>>> {
 
 five_laws!(the_stage_obeys_the_five_laws, stage(), any_events(), SESSIONS_MAX);
 
+/// Text around a value. A word that names a thing makes a number that passes Luhn's check none of a card:
+/// `md 4242424242424242` is one.
+fn around() -> impl Strategy<Value = String> {
+    let names_a_thing = |text: &String| {
+        let mut words = text.split(|c: char| !c.is_ascii_alphabetic());
+        words.any(|word| cue::word(word.as_bytes()) & cue::THING != 0)
+    };
+    "[ a-z\"\\\\\n{}\\[\\]:,é]{0,40}".prop_filter("it names a thing", move |text| !names_a_thing(text))
+}
+
 /// Values that must not survive, with the text around them.
 fn sensitive() -> impl Strategy<Value = (&'static str, String, String)> {
     let values =
         ["mia.li3818@example.com", "219-09-9999", "4242424242424242", "GB29NWBK60161331926819", "+1 555 123 4567"];
-    let around = "[ a-z\"\\\\\n{}\\[\\]:,é]{0,40}";
-    (proptest::sample::select(values.to_vec()), around, around)
+    (proptest::sample::select(values.to_vec()), around(), around())
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {

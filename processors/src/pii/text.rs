@@ -1,6 +1,7 @@
 //! The scan of free text: anchors of the mask pass, each handed to the verifiers that may stand there.
 //!
-//! Nothing is allocated but the list of findings. It knows no JSON.
+//! Nothing is allocated but the list of findings. It knows no JSON. Linear: an anchor that stands in a
+//! run which was walked for an earlier one does not walk it again.
 
 use std::sync::LazyLock;
 
@@ -14,23 +15,31 @@ use super::token::normalised;
 use super::verify::{
     address, byte, byte_before, date, email, iban, is_word, name, net, number, run_end, run_start, secret,
 };
+use super::work::{Text, Work};
 
 /// Shortest text that can hold anything.
 const TEXT_BYTES_MIN: usize = 3;
+/// Longest phrase that is looked up among those that a session revealed, bytes.
+const PHRASE_BYTES_MAX: usize = 256;
+/// What looking a value up costs beside its own bytes: two blocks of SHA-256.
+const LOOKUP_STEPS: usize = 128;
 
 /// Adds to `spans` what is found in `text`; spans may overlap and are in no order.
-pub(super) fn scan(text: &str, known: Option<Known<'_>>, spans: &mut Vec<Span>) {
+///
+/// Stops where `work` is spent: what was found until then is not all, and the text is to be given up.
+pub(super) fn scan(text: &str, known: Option<Known<'_>>, work: &Work, spans: &mut Vec<Span>) {
     if text.len() < TEXT_BYTES_MIN {
         return;
     }
+    let text = Text::new(text.as_bytes(), work);
     let mut scan =
-        Scan { text: text.as_bytes(), known, spans, number_next: 0, name_next: 0, url_next: 0, long_next: 0 };
+        Scan { text: &text, known, spans, number_next: 0, name_next: 0, url_next: 0, long_next: 0, username_next: 0 };
     scan.blocks();
     scan.private_keys();
 }
 
 struct Scan<'a> {
-    text: &'a [u8],
+    text: &'a Text<'a>,
     known: Option<Known<'a>>,
     spans: &'a mut Vec<Span>,
     /// Anchors before these places belong to findings already made.
@@ -38,6 +47,7 @@ struct Scan<'a> {
     name_next: usize,
     url_next: usize,
     long_next: usize,
+    username_next: usize,
 }
 
 impl Scan<'_> {
@@ -47,6 +57,8 @@ impl Scan<'_> {
             let next = mask::classify(self.text, index + 1);
             let anchors = mask::anchors(&previous, &block, &next);
             let base = index * BLOCK;
+            self.text.work.charge(BLOCK);
+            // URLs and addresses first: what they cover needs no look at its numbers and words.
             self.each(anchors.punct, base, Self::punct);
             self.each(anchors.long, base, Self::long);
             // In one go, since a finding hides the numbers inside it from the anchors that follow.
@@ -61,7 +73,8 @@ impl Scan<'_> {
     }
 
     fn each(&mut self, mut bits: u64, base: usize, look: impl Fn(&mut Self, usize)) {
-        while bits != 0 {
+        // Before each look, since one may cost as much as the text is long.
+        while bits != 0 && !self.text.work.is_spent() {
             look(self, base + bits.trailing_zeros() as usize);
             bits &= bits - 1;
         }
@@ -74,6 +87,7 @@ impl Scan<'_> {
     /// `@`: e-mail. `:`: URL, IPv6, MAC, assigned secret. `=`: assigned secret.
     fn punct(&mut self, at: usize) {
         match self.text[at] {
+            // `user:password@host` is a credential, and its end looks like an e-mail address.
             b'@' if at >= self.url_next => {
                 if let Some((start, end)) = email::verify(self.text, at) {
                     self.found(start, end, Kind::Email, Grade::Certain);
@@ -94,6 +108,7 @@ impl Scan<'_> {
         self.found(url.start, url.end, Kind::Url, Grade::Certain);
         if let Some((start, end)) = url.userinfo {
             self.found(start, end, Kind::UrlCredentials, Grade::Certain);
+            // Past the `@` itself.
             self.url_next = end + 1;
         }
     }
@@ -103,6 +118,7 @@ impl Scan<'_> {
             return;
         }
         let mac_start = at.wrapping_sub(2);
+        // A MAC address before an IPv6 one: its pairs are hexadecimal groups too.
         if let Some(end) = (at >= 2).then(|| net::mac(self.text, mac_start)).flatten() {
             self.found(mac_start, end, Kind::Mac, Grade::Certain);
         } else if let Some((start, end)) = net::ipv6(self.text, at) {
@@ -122,6 +138,7 @@ impl Scan<'_> {
     }
 
     fn long(&mut self, at: usize) {
+        // Inside a key that was found: its parts are keys of nothing.
         if at < self.long_next {
             return;
         }
@@ -144,6 +161,7 @@ impl Scan<'_> {
         if self.text.len() < b"-----BEGIN PRIVATE KEY-----".len() {
             return;
         }
+        self.text.work.charge(self.text.len());
         for at in MARK.find_iter(self.text) {
             if let Some((start, end)) = secret::private_key(self.text, at) {
                 self.found(start, end, Kind::Secret, Grade::Certain);
@@ -156,6 +174,7 @@ impl Scan<'_> {
         if at < self.number_next {
             return;
         }
+        // An underscore binds tighter than anything: the number ends a name of an account.
         if byte_before(self.text, at) == b'_' {
             return self.username(at);
         }
@@ -201,6 +220,7 @@ impl Scan<'_> {
     fn verify_number(&self, at: usize, groups: &number::Groups, before: cue::Context) -> Option<Span> {
         let text = self.text;
         let graded = |kind| move |(end, grade)| Span::new(at, end, kind, grade);
+        // In the order of certainty: four octets and a checksum before shapes, shapes before cues.
         number::ipv4(text, groups, before)
             .map(|end| Span::new(at, end, Kind::Ip, Grade::Certain))
             .or_else(|| number::card(text, groups, before).map(graded(Kind::CreditCard)))
@@ -214,12 +234,18 @@ impl Scan<'_> {
     fn known_number(&self, at: usize, end: usize) -> Option<Span> {
         let known = self.known.filter(|_| end - at >= 5)?;
         let value = std::str::from_utf8(&self.text[at..end]).ok()?;
-        known.lookup(value).map(|kind| Span::new(at, end, kind, Grade::Likely))
+        self.lookup(known, value).map(|kind| Span::new(at, end, kind, Grade::Likely))
+    }
+
+    fn lookup(&self, known: Known<'_>, value: &str) -> Option<Kind> {
+        self.text.work.charge(LOOKUP_STEPS + value.len());
+        known.lookup(value)
     }
 
     /// A date at `at`: reported when it is of birth, skipped when not. Whether it is one.
     fn date(&mut self, at: usize) -> bool {
         let Some((end, date)) = date::numeric(self.text, at) else { return false };
+        // `T` begins the time of RFC 3339; a full stop or a hyphen before makes it part of a longer number.
         if is_word(byte(self.text, end)) && byte(self.text, end) != b'T' || b"-./".contains(&byte_before(self.text, at))
         {
             return false;
@@ -231,7 +257,7 @@ impl Scan<'_> {
 
     fn dated(&mut self, at: usize, end: usize, date: date::Date) {
         let of_birth = cue::before(self.text, at).has(cue::BIRTH)
-            || self.known.is_some_and(|known| known.lookup(&date::compact(date)) == Some(Kind::DateOfBirth));
+            || self.known.is_some_and(|known| self.lookup(known, &date::compact(date)) == Some(Kind::DateOfBirth));
         if of_birth {
             self.found(at, end, Kind::DateOfBirth, Grade::Likely);
         }
@@ -240,14 +266,22 @@ impl Scan<'_> {
     /// `mia_li_3668`, whose last part starts at `at`: known to the session, after `user id`, or begun
     /// by a given name.
     fn username(&mut self, at: usize) {
+        // `a_1_2_3…` is one word with an anchor at each digit, all of which ask the same of it.
+        if at < self.username_next {
+            return;
+        }
         let start = run_start(self.text, at, is_word);
         let end = run_end(self.text, at, is_word);
+        self.username_next = end;
         let Ok(value) = std::str::from_utf8(&self.text[start..end]) else { return };
+        // Longer runs and those that begin with a digit are ids, paths and constants.
         if value.len() > 64 || !value.as_bytes()[0].is_ascii_alphabetic() {
             return;
         }
-        let known = self.known.and_then(|known| known.lookup(&normalised(value)));
+        self.text.work.charge(value.len());
+        let known = self.known.and_then(|known| self.lookup(known, &normalised(value)));
         let words = value.split('_').filter(|part| part.len() >= 2 && part.bytes().all(|b| b.is_ascii_alphabetic()));
+        // A part that is a cue word says that this names a thing: `credit_card_4421486`.
         let names = words.clone().count() >= 2 && words.into_iter().all(|word| cue::word(word.as_bytes()) == 0);
         let cued = names && cue::before(self.text, start).nearest & cue::USER != 0;
         let named = names && value.split('_').next().is_some_and(|first| name::is_given(first.as_bytes()));
@@ -272,6 +306,7 @@ impl Scan<'_> {
             return;
         }
         let end = name::word_end(self.text, at);
+        // Before names: `April 5, 1990` begins with a given name.
         if let Some((date_end, date)) = date::month_first(self.text, at) {
             self.dated(at, date_end, date);
             return;
@@ -293,11 +328,16 @@ impl Scan<'_> {
         let known = self.known?;
         let (mut end, mut best) = (first_end, None);
         for _ in 0..known.words_max() {
-            let words = std::str::from_utf8(&self.text[at..end]).ok()?;
-            if let Some(kind) = known.lookup(&normalised(words)) {
-                best = Some((end, kind));
+            // Nobody is called that; and `A-A-A-…` would be hashed to its end from each of its capitals.
+            if end - at > PHRASE_BYTES_MAX {
+                break;
             }
+            let words = std::str::from_utf8(&self.text[at..end]).ok()?;
+            // No form of one letter is remembered, and tables of flags are full of them.
+            let kind = if words.len() < 2 { None } else { self.lookup(known, &normalised(words)) };
+            best = kind.map(|kind| (end, kind)).or(best);
             let next = end + 1;
+            // Phrases are looked up word by capitalised word; the remembered ones are names and towns.
             if byte(self.text, end) != b' ' || !byte(self.text, next).is_ascii_uppercase() {
                 break;
             }
@@ -308,7 +348,7 @@ impl Scan<'_> {
         while kind == Kind::Person && byte(self.text, end) == b' ' && byte(self.text, end + 1).is_ascii_uppercase() {
             let stop = name::word_end(self.text, end + 1);
             let word = std::str::from_utf8(&self.text[end + 1..stop]).ok()?;
-            if known.lookup(&normalised(word)) != Some(Kind::Person) {
+            if word.len() > PHRASE_BYTES_MAX || self.lookup(known, &normalised(word)) != Some(Kind::Person) {
                 break;
             }
             end = stop;

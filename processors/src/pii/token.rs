@@ -35,6 +35,7 @@ impl TokenKeys {
     /// The keys of one tenant.
     pub fn tenant(&self, tenant_id: &str) -> TenantKeys {
         let derive = |purpose: &str| {
+            // A purpose in each derivation: who learns the tokens' key cannot look sessions up.
             let digest = mac(&keyed(&self.master), &[purpose.as_bytes(), tenant_id.as_bytes()]);
             keyed(&digest)
         };
@@ -85,6 +86,7 @@ fn mac(key: &HmacSha256, parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = key.clone();
     for (index, part) in parts.iter().enumerate() {
         if index > 0 {
+            // A zero byte between the parts, which none has: `AB` + `C` is not `A` + `BC`.
             mac.update(&[0]);
         }
         mac.update(part);
@@ -99,6 +101,7 @@ pub fn canonical(kind: Kind, value: &str) -> String {
         Kind::Secret | Kind::UrlCredentials | Kind::Url | Kind::Unscanned => value.to_owned(),
         Kind::Phone => {
             let digits: String = value.chars().filter(char::is_ascii_digit).collect();
+            // `+41` and `0041` are the same prefix.
             digits.strip_prefix("00").map(str::to_owned).unwrap_or(digits)
         }
         Kind::CreditCard | Kind::Iban | Kind::BankAccount | Kind::Ssn | Kind::Passport | Kind::DrivingLicence => {
@@ -112,6 +115,7 @@ pub fn canonical(kind: Kind, value: &str) -> String {
 /// Lower case, with one space between words.
 pub(super) fn normalised(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
+    // Over line breaks too: mail wraps names.
     for word in value.split_whitespace() {
         if !out.is_empty() {
             out.push(' ');

@@ -5,6 +5,7 @@
 //! [`validate_header`](crate::codec::validate_header) accepts; sequences of events that belong
 //! together are made elsewhere.
 
+pub mod adversarial;
 mod sample;
 mod typical;
 mod wait;

@@ -15,6 +15,7 @@ use crate::anomaly::alert::{SAMPLES_MAX, SubjectKey};
 use crate::anomaly::wire::{Wire, decode, encode, wire_fields};
 use crate::rekey::{Change, Rekeyed, StateEntry, by_place};
 use crate::stage::{PartitionState, StateChange, StateError};
+use crate::steps::walked;
 
 /// Most categories that a window of a subject distinguishes; further ones count as `<prefix>/other`.
 const CATEGORIES_MAX: usize = 256;
@@ -68,6 +69,8 @@ pub struct FeaturesState {
     windows: BTreeMap<(TimestampMicros, SubjectKey), Measures>,
     /// (tenant, session) to the window of the injection.
     tainted: BTreeMap<(String, Uuid), TimestampMicros>,
+    /// The same by window: each of many injections would else look through all of `tainted` for the oldest.
+    tainted_by_window: BTreeSet<(TimestampMicros, String, Uuid)>,
     /// Fingerprint of an urgent alert to the window in which it was sent.
     alerted: BTreeMap<String, TimestampMicros>,
     changed: BTreeSet<Entry>,
@@ -111,6 +114,7 @@ impl FeaturesState {
         }
         // Before the counts below, which are those of the declaration itself.
         for prefix in add.replaces {
+            walked(measures.counts.len());
             measures.counts.retain(|name, _| !name.starts_with(prefix));
         }
         for (name, count) in &add.counts {
@@ -158,13 +162,19 @@ impl FeaturesState {
         if self.tainted.len() >= TAINTED_MAX {
             // 4 096 injections in one hour of log time are an attack on the memory; the oldest has had its time, and
             // the key decides between equals (I6).
-            let oldest = self.tainted.iter().map(|(key, at)| (*at, key.clone())).min();
-            if let Some((_, (tenant_id, session_id))) = oldest {
+            if let Some((_, tenant_id, session_id)) = self.tainted_by_window.first().cloned() {
                 self.clear_taint(&tenant_id, session_id);
             }
         }
-        self.tainted.insert((tenant_id.to_owned(), session_id), window);
+        self.insert_taint(tenant_id.to_owned(), session_id, window);
         self.changed.insert(Entry::Tainted(tenant_id.to_owned(), session_id));
+    }
+
+    fn insert_taint(&mut self, tenant_id: String, session_id: Uuid, window: TimestampMicros) {
+        if let Some(before) = self.tainted.insert((tenant_id.clone(), session_id), window) {
+            self.tainted_by_window.remove(&(before, tenant_id.clone(), session_id));
+        }
+        self.tainted_by_window.insert((window, tenant_id, session_id));
     }
 
     pub(super) fn is_tainted(&self, tenant_id: &str, session_id: Uuid) -> bool {
@@ -172,7 +182,9 @@ impl FeaturesState {
     }
 
     pub(super) fn clear_taint(&mut self, tenant_id: &str, session_id: Uuid) {
-        if self.tainted.remove(&(tenant_id.to_owned(), session_id)).is_some() {
+        let removed = self.tainted.remove(&(tenant_id.to_owned(), session_id));
+        if let Some(window) = removed {
+            self.tainted_by_window.remove(&(window, tenant_id.to_owned(), session_id));
             self.changed.insert(Entry::Tainted(tenant_id.to_owned(), session_id));
         }
     }
@@ -200,7 +212,7 @@ impl FeaturesState {
         match Entry::from_key(key)? {
             Entry::Clock => self.clock = decode(value)?,
             Entry::Window(window, key) => _ = self.windows.insert((window, key), decode(value)?),
-            Entry::Tainted(tenant, session) => _ = self.tainted.insert((tenant, session), decode(value)?),
+            Entry::Tainted(tenant, session) => self.insert_taint(tenant, session, decode(value)?),
             Entry::Alerted(fingerprint) => _ = self.alerted.insert(fingerprint, decode(value)?),
         }
         Some(())
@@ -208,6 +220,7 @@ impl FeaturesState {
 }
 
 fn expired<K: Clone + Ord>(map: &BTreeMap<K, TimestampMicros>, before: TimestampMicros) -> Vec<K> {
+    walked(map.len());
     map.iter().filter(|(_, at)| **at < before).map(|(key, _)| key.clone()).collect()
 }
 

@@ -14,6 +14,7 @@ use super::state::ScoreState;
 use super::subject::{AlertKey, Habit, Open, Subject, Window};
 use super::{DETECTOR, ScoreConfig, reason};
 use crate::anomaly::alert::{SAMPLES_MAX, SubjectKey, about};
+use crate::steps::walked;
 
 /// Most open alerts of a subject; further metrics of a class share one alert.
 const OPEN_MAX: usize = 32;
@@ -202,6 +203,7 @@ fn alert_of(key: &SubjectKey, name: &AlertKey, open: &Open, now: TimestampMicros
 pub(super) fn sweep(state: &mut ScoreState, now: TimestampMicros, config: &ScoreConfig) {
     // The last window that is over.
     let window = now.0.div_euclid(config.window_ms * 1_000) - 1;
+    walked(state.subjects.len());
     let due: Vec<SubjectKey> = state
         .subjects
         .iter()

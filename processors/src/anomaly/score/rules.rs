@@ -53,6 +53,7 @@ fn declare(subject: &mut Subject, window: &Window) {
 fn allowlist(subject: &Subject, window: &Window, broken: &mut Vec<Candidate>) {
     let Some(declared) = subject.declared.as_ref().filter(|declared| !declared.tools.is_empty()) else { return };
     for (tool, calls) in window.tools() {
+        crate::steps::walked(declared.tools.len());
         if !declared.tools.iter().any(|allowed| allowed == tool) {
             let detail = format!("used tool {tool}, which is not among its {} declared tools", declared.tools.len());
             let mut candidate = Candidate::rule("tool_allowlist", format!("tool/{tool}"), "critical", detail);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::anomaly::wire::wire_fields;
+use crate::steps::walked;
 
 /// Most tools that are remembered; the least used one makes room.
 const TOOLS_MAX: usize = 16;
@@ -28,6 +29,7 @@ impl Mix {
         if self.full {
             return Vec::new();
         }
+        walked(self.tools.len());
         // Good-Turing: n1 / n, smoothed by half a tool, so that a settled mix does not claim certainty.
         let once = self.tools.values().filter(|count| **count == 1).count() as f64;
         let mass = (once + 0.5) / (self.calls as f64 + 1.0);
@@ -53,6 +55,7 @@ impl Mix {
     /// Drops the least used tool, the last by name among equals; its count passes to the newcomer.
     fn evict(&mut self) -> i64 {
         self.full = true;
+        walked(self.tools.len());
         // The name decides between equals (I6).
         let least = self.tools.iter().map(|(tool, count)| (*count, std::cmp::Reverse(tool.clone()))).min();
         least.and_then(|(_, tool)| self.tools.remove(&tool.0)).unwrap_or(0)

@@ -6,6 +6,7 @@
 use super::name::is_capital;
 use super::{byte, byte_before, is_word, run_end};
 use crate::pii::cue;
+use crate::pii::work::Text;
 
 const STREETS: &[&str] = &[
     "alley",
@@ -71,8 +72,9 @@ const STATES: &[u8] =
     b"ALAKAZARCACOCTDEDCFLGAGUHIIDILINIAKSKYLAMEMDMAMIMNMSMOMTNENVNHNJNMNYNCNDOHOKORPAPRRISCSDTNTXUTVTVAVIWAWVWIWY";
 
 /// The address that starts with the house number at `at`, as its end.
-pub(crate) fn after_number(text: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn after_number(text: &Text<'_>, at: usize) -> Option<usize> {
     let digits_end = run_end(text, at, |b| b.is_ascii_digit());
+    // House numbers have six digits at most; what follows a word, a path or a price is none.
     if digits_end - at > 6 || is_word(byte_before(text, at)) || b"-./:$#".contains(&byte_before(text, at)) {
         return None;
     }
@@ -81,6 +83,7 @@ pub(crate) fn after_number(text: &[u8], at: usize) -> Option<usize> {
         return None;
     }
     let mut street_end = None;
+    // Five words hold `Martin Luther King Junior Boulevard`.
     for _ in 0..5 {
         if byte(text, next) != b' ' {
             break;
@@ -93,6 +96,7 @@ pub(crate) fn after_number(text: &[u8], at: usize) -> Option<usize> {
         if !is_capital(word) && !is_ordinal {
             break;
         }
+        // The last word for a street counts, so that `1 Park Place Drive` is not cut in two.
         if start > digits_end + 1 && in_list(word, STREETS) {
             street_end = Some(if word.ends_with(b".") && !is_abbreviation(word) { word_end - 1 } else { word_end });
         }
@@ -106,13 +110,15 @@ fn is_abbreviation(word: &[u8]) -> bool {
 }
 
 /// The address that starts with a one-word street name at `at`, as its end.
-pub(crate) fn street_word(text: &[u8], at: usize, word_end: usize) -> Option<usize> {
+pub(crate) fn street_word(text: &Text<'_>, at: usize, word_end: usize) -> Option<usize> {
+    // `Hauptstr. 5`: the abbreviation keeps its full stop.
     let dot = usize::from(byte(text, word_end) == b'.');
     if byte(text, word_end + dot) != b' ' || !byte(text, word_end + dot + 1).is_ascii_digit() {
         return None;
     }
-    let word = std::str::from_utf8(&text[at..word_end + dot]).ok()?;
-    let ends = STREET_ENDS.iter().any(|end| word.len() > end.len() + 2 && word.ends_with(end));
+    // Bytes and not a string: checking a long word for UTF-8 at each of its hyphens would be quadratic.
+    let word = &text[at..word_end + dot];
+    let ends = STREET_ENDS.iter().any(|end| word.len() > end.len() + 2 && word.ends_with(end.as_bytes()));
     let number = word_end + dot + 1;
     let number_end = run_end(text, number.min(text.len()), |b| b.is_ascii_digit());
     let digits = number_end.saturating_sub(number);
@@ -123,15 +129,16 @@ pub(crate) fn street_word(text: &[u8], at: usize, word_end: usize) -> Option<usi
 }
 
 /// End of unit, town, state and ZIP code behind a street.
-fn after_street(text: &[u8], street_end: usize) -> usize {
+fn after_street(text: &Text<'_>, street_end: usize) -> usize {
     let unit = unit_end(text, street_end).unwrap_or(street_end);
     town_end(text, unit).unwrap_or(unit)
 }
 
 /// `, Suite 217`, ` Apt. 864`.
-fn unit_end(text: &[u8], at: usize) -> Option<usize> {
+fn unit_end(text: &Text<'_>, at: usize) -> Option<usize> {
     let start = run_end(text, at, |b| b == b',' || b == b' ');
     let word_end = run_end(text, start, |b| b.is_ascii_alphabetic() || b == b'.' || b == b'#');
+    // A comma and a space at most: farther on it is another clause.
     if start == at || start - at > 2 || !in_list(&text[start..word_end], UNITS) {
         return None;
     }
@@ -141,8 +148,9 @@ fn unit_end(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// `, Austin, TX 78750`, also over a line break; only as a whole.
-fn town_end(text: &[u8], at: usize) -> Option<usize> {
+fn town_end(text: &Text<'_>, at: usize) -> Option<usize> {
     let mut next = run_end(text, at, |b| b == b',' || b == b' ' || b == b'\n');
+    // As above, and a line break: letters are written so.
     if next == at || next - at > 3 {
         return None;
     }
@@ -164,6 +172,7 @@ fn town_end(text: &[u8], at: usize) -> Option<usize> {
 /// Whether a US state's two letters and a space stand before `at`.
 pub(crate) fn is_state_before(text: &[u8], at: usize) -> bool {
     let Some(code) = at.checked_sub(3).and_then(|start| text.get(start..at)) else { return false };
+    // Two letters are words as well (`IN`, `OR`): capitals, a space and a ZIP code behind make them a state.
     let state = STATES.chunks_exact(2).any(|state| state == &code[..2]);
     state && code[2] == b' ' && !is_word(byte_before(text, at - 3)) && cue::word(&code[..2]) == 0
 }

@@ -3,6 +3,7 @@
 //! Lengths after the SWIFT IBAN registry, release 99.
 
 use super::{byte, byte_before, is_word};
+use crate::pii::work::Text;
 
 const LENGTHS: &[(&[u8; 2], u8)] = &[
     (b"AD", 24),
@@ -97,20 +98,23 @@ const LENGTHS: &[(&[u8; 2], u8)] = &[
 ];
 
 /// The IBAN that starts at `at`, as its end.
-pub(crate) fn verify(text: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn verify(text: &Text<'_>, at: usize) -> Option<usize> {
     let country = [byte(text, at).to_ascii_uppercase(), byte(text, at + 1).to_ascii_uppercase()];
     if !byte(text, at + 2).is_ascii_digit() || !byte(text, at + 3).is_ascii_digit() || is_word(byte_before(text, at)) {
         return None;
     }
+    // The table is in order of the codes; its length decides, so that no prefix of a longer number passes.
     let index = LENGTHS.binary_search_by(|(code, _)| code.cmp(&&country)).ok()?;
     let length = usize::from(LENGTHS[index].1);
     let (mut digits, mut count, mut end) = ([0_u8; 34], 0, at);
+    text.work.charge(2 * length);
     while count < length {
         match byte(text, end) {
             b if b.is_ascii_alphanumeric() => {
                 digits[count] = b.to_ascii_uppercase();
                 count += 1;
             }
+            // Printed in groups of four; a separator must stand between two characters of the number.
             b' ' | b'-' if count >= 4 && byte(text, end + 1).is_ascii_alphanumeric() => {}
             _ => return None,
         }
@@ -122,6 +126,7 @@ pub(crate) fn verify(text: &[u8], at: usize) -> Option<usize> {
 /// ISO 7064 mod 97-10 with the first four characters moved to the end; letters count A = 10 … Z = 35.
 fn mod_97(iban: &[u8]) -> u32 {
     let moved = iban[4..].iter().chain(&iban[..4]);
+    // Digit by digit: 34 characters with letters as two digits would need 226 bits.
     moved.fold(0, |rest, b| match b.is_ascii_digit() {
         true => (rest * 10 + u32::from(b - b'0')) % 97,
         false => (rest * 100 + u32::from(b - b'A') + 10) % 97,

@@ -8,6 +8,10 @@ use std::sync::OnceLock;
 
 use super::{byte, byte_before, is_word, run_end};
 use crate::pii::kind::Grade;
+use crate::pii::work::Text;
+
+/// Longest word of any list, bytes.
+const WORD_BYTES_MAX: usize = 16;
 
 const GIVEN: &str = include_str!("given_names.txt");
 
@@ -72,8 +76,10 @@ impl Lexicon {
     fn new() -> Self {
         let lists = [(GIVEN, IS_GIVEN), (STOP, IS_STOP), (TITLES, IS_TITLE)];
         let words = || lists.iter().flat_map(|(words, class)| words.split_whitespace().map(|word| (word, *class)));
+        // At most a quarter full, so that a look-up rarely compares more than one word.
         let mut lexicon = Self { slots: vec![("", 0); (words().count() * 4).next_power_of_two()] };
         for (word, class) in words() {
+            debug_assert!(word.len() <= WORD_BYTES_MAX, "{word} is never looked up: raise WORD_BYTES_MAX");
             let slot = lexicon.slot(word.as_bytes());
             lexicon.slots[slot] = (word, lexicon.slots[slot].1 | class);
         }
@@ -100,6 +106,10 @@ fn fnv(word: &[u8]) -> u64 {
 
 /// Classes of a word in any case.
 pub(crate) fn classes(word: &[u8]) -> WordClass {
+    // Hashing all of a word that no list has would be quadratic where it is asked for at each hyphen.
+    if word.len() > WORD_BYTES_MAX {
+        return 0;
+    }
     static LEXICON: OnceLock<Lexicon> = OnceLock::new();
     let lexicon = LEXICON.get_or_init(Lexicon::new);
     lexicon.slots[lexicon.slot(word)].1
@@ -119,26 +129,36 @@ pub(crate) fn is_stop(word: &[u8]) -> bool {
 pub(crate) fn is_capital(word: &[u8]) -> bool {
     match word.first() {
         Some(b) if *b < 0x80 => b.is_ascii_uppercase(),
-        Some(_) => std::str::from_utf8(word).ok().and_then(|w| w.chars().next()).is_some_and(char::is_uppercase),
+        // The first character alone: words may be as long as the text.
+        Some(b) => {
+            let bytes = 2 + usize::from(*b >= 0xe0) + usize::from(*b >= 0xf0);
+            let first = word.get(..bytes).and_then(|first| std::str::from_utf8(first).ok());
+            first.and_then(|first| first.chars().next()).is_some_and(char::is_uppercase)
+        }
         None => false,
     }
 }
 
 /// End of the word at `at`: letters, with apostrophes and hyphens inside.
-pub(crate) fn word_end(text: &[u8], at: usize) -> usize {
+pub(crate) fn word_end(text: &Text<'_>, at: usize) -> usize {
     let letter = |b: u8| b.is_ascii_alphabetic() || b >= 0x80;
-    let mut end = run_end(text, at, letter);
-    while (byte(text, end) == b'\'' || byte(text, end) == b'-') && byte(text, end + 1).is_ascii_uppercase() {
-        end = run_end(text, end + 1, letter);
-    }
-    end
+    // `A-A-A-…` is one word, and an anchor at each of its capitals.
+    let walk = || {
+        let mut end = run_end(text, at, letter);
+        while (byte(text, end) == b'\'' || byte(text, end) == b'-') && byte(text, end + 1).is_ascii_uppercase() {
+            end = run_end(text, end + 1, letter);
+        }
+        end
+    };
+    text.run(&text.names, at, b"", walk).next
 }
 
 /// The name that starts with the capitalised word at `at`, as its end.
-pub(crate) fn verify(text: &[u8], at: usize, first_end: usize) -> Option<(usize, Grade)> {
+pub(crate) fn verify(text: &Text<'_>, at: usize, first_end: usize) -> Option<(usize, Grade)> {
     let first = &text[at..first_end];
     let tail = byte(text, first_end);
     let class = classes(first);
+    // `Mia_3` and `Mia3` are accounts and ids.
     if tail == b'_' || tail.is_ascii_digit() || class & (IS_STOP | IS_TITLE) != 0 || is_word(byte_before(text, at)) {
         return None;
     }
@@ -158,14 +178,16 @@ pub(crate) fn verify(text: &[u8], at: usize, first_end: usize) -> Option<(usize,
 }
 
 /// End of a name of up to four words that starts with the word `at..first_end`, and its words.
-fn extent(text: &[u8], at: usize, first_end: usize) -> (usize, usize) {
+fn extent(text: &Text<'_>, at: usize, first_end: usize) -> (usize, usize) {
     let (mut end, mut words) = (first_end, 1);
     let is_initial = first_end - at == 1;
+    // `J. Smith`: the full stop of an initial does not end the name.
     let mut next = end + usize::from(is_initial && byte(text, end) == b'.');
     while words < 4 && byte(text, next) == b' ' {
         let start = next + 1;
         let stop = word_end(text, start);
         let word = &text[start..stop];
+        // Particles count as no word and end no name: `van` alone is a car.
         if PARTICLES.iter().any(|p| p.as_bytes() == word) {
             next = stop;
             continue;
@@ -189,14 +211,16 @@ enum Cue {
 }
 
 /// What the phrase before `at` says.
-fn cue_before(text: &[u8], at: usize) -> Option<Cue> {
+fn cue_before(text: &Text<'_>, at: usize) -> Option<Cue> {
     let space = byte_before(text, at);
     // The letter before the space: every phrase and title ends with one of these.
     let last = byte_before(text, at.saturating_sub(1)) | 0x20;
     if !(space == b' ' || space == b'\n') || !b"sreimoydxfulau,:.\xb1".contains(&last) {
         return None;
     }
+    // 14 bytes hold the longest phrase and its space.
     let window = &text[at.saturating_sub(14)..at];
+    text.work.charge(window.len());
     let mut lower = [0_u8; 14];
     let lower = &mut lower[..window.len()];
     for (to, from) in lower.iter_mut().zip(window) {
@@ -207,6 +231,7 @@ fn cue_before(text: &[u8], at: usize) -> Option<Cue> {
         let phrase = phrase.as_bytes();
         phrase[phrase.len() - 2] | 0x20 == last && lower.ends_with(phrase) && {
             let starts = lower.len() - phrase.len();
+            // A whole word: `Delhi Amelia` greets nobody.
             starts == 0 || !is_word(lower[starts - 1])
         }
     };
@@ -223,7 +248,7 @@ fn cue_before(text: &[u8], at: usize) -> Option<Cue> {
 fn after_title(window: &[u8]) -> bool {
     let Some(window) = window.strip_suffix(b" ") else { return false };
     let window = window.strip_suffix(b".").unwrap_or(window);
-    let start = super::run_start(window, window.len(), is_word);
+    let start = window.iter().rposition(|b| !is_word(*b)).map_or(0, |n| n + 1);
     let word = &window[start..];
     is_capital(word) && classes(word) & IS_TITLE != 0
 }

@@ -5,9 +5,10 @@
 //! Security Administration (no area 000, 666 or 9xx, no group 00, no serial 0000); a telephone
 //! number a shape or a cue. What has none of these is no finding.
 
-use super::{byte, byte_before, is_word, run_end};
+use super::{byte, byte_before, is_word, run_end, run_end_before};
 use crate::pii::cue::{self, Context};
 use crate::pii::kind::{Grade, Kind, Span};
+use crate::pii::work::Text;
 
 /// Most groups that are looked at together.
 const GROUPS_MAX: usize = 8;
@@ -30,7 +31,7 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// The groups from the digit at `at` on; `None` where the number is part of something else.
-    pub(crate) fn read(text: &[u8], at: usize) -> Option<Self> {
+    pub(crate) fn read(text: &Text<'_>, at: usize) -> Option<Self> {
         if is_part_of_other(text, at) {
             return None;
         }
@@ -46,6 +47,7 @@ impl Groups {
         let last = found.groups[found.count - 1];
         let tail = byte(text, last.end);
         let starts_word = tail.is_ascii_alphabetic() || tail == b'_' || tail >= 0x80;
+        // A digit run that a letter ends is an id; the groups before it may still be a number.
         if starts_word && !is_extension(text, last.end) {
             found.count -= 1;
         }
@@ -89,7 +91,7 @@ impl Groups {
     }
 
     /// The digits as numbers, with their count; at most 20.
-    fn digits(&self, text: &[u8]) -> ([u8; 20], usize) {
+    fn digits(&self, text: &Text<'_>) -> ([u8; 20], usize) {
         let (mut digits, mut count) = ([0; 20], 0);
         for b in self.as_slice().iter().flat_map(|g| &text[g.start..g.end]).take(20) {
             digits[count] = b - b'0';
@@ -100,7 +102,7 @@ impl Groups {
 }
 
 /// Whether the digit at `at` continues an identifier, a price or a decimal.
-fn is_part_of_other(text: &[u8], at: usize) -> bool {
+fn is_part_of_other(text: &Text<'_>, at: usize) -> bool {
     let (left, left2) = (byte_before(text, at), byte_before(text, at.saturating_sub(1)));
     match left {
         b'_' | b'$' | b'#' | b'%' => true,
@@ -112,20 +114,22 @@ fn is_part_of_other(text: &[u8], at: usize) -> bool {
 }
 
 /// Whether `at` is behind `[KIND:`: a token of ours.
-fn is_token(text: &[u8], at: usize) -> bool {
-    let end = run_end(text, at, |b| b.is_ascii_hexdigit());
+fn is_token(text: &Text<'_>, at: usize) -> bool {
+    let end = run_end_before(text, at, at + 13, |b| b.is_ascii_hexdigit());
     byte(text, end) == b']' && end - at == 12
 }
 
 /// What may stand between groups: up to three of ` -./()`, not two the same; the first non-space one names it.
-fn separator(text: &[u8], at: usize) -> Option<(usize, u8)> {
+fn separator(text: &Text<'_>, at: usize) -> Option<(usize, u8)> {
     let mut next = at;
     let mut join = 0;
     while b" -./()".contains(&byte(text, next)) && next < text.len() && next - at < 3 {
         let b = byte(text, next);
+        // `--` and two spaces separate columns and clauses, not groups.
         if b == byte_before(text, next) {
             return None;
         }
+        // `) ` and ` - ` are named by the sign, not by the space around it.
         if join == 0 || join == b' ' {
             join = b;
         }
@@ -135,12 +139,12 @@ fn separator(text: &[u8], at: usize) -> Option<(usize, u8)> {
 }
 
 /// An extension behind a telephone number: `x818`, ` ext. 12`.
-fn is_extension(text: &[u8], at: usize) -> bool {
+fn is_extension(text: &Text<'_>, at: usize) -> bool {
     byte(text, at) == b'x' && byte(text, at + 1).is_ascii_digit()
 }
 
 /// The IPv4 address that the groups start with, as its end; never a version number.
-pub(crate) fn ipv4(text: &[u8], groups: &Groups, before: Context) -> Option<usize> {
+pub(crate) fn ipv4(text: &Text<'_>, groups: &Groups, before: Context) -> Option<usize> {
     if groups.count < 4 || groups.groups.get(4).is_some_and(|g| groups.count > 4 && g.join == b'.') {
         return None;
     }
@@ -154,12 +158,13 @@ pub(crate) fn ipv4(text: &[u8], groups: &Groups, before: Context) -> Option<usiz
     let tail = byte(text, end);
     let of_nobody = text[four.groups[0].start..].starts_with(b"127.") || text[four.groups[0].start..end] == *b"0.0.0.0";
     let goes_on = is_word(tail) || tail == b'.' && byte(text, end + 1).is_ascii_digit();
+    // No leading zeros: `01.02.03.04` is a date or a version.
     let fits = four.joined_by(b'.') && four.as_slice().iter().all(octet);
     (fits && !goes_on && !of_nobody && !before.has(cue::VERSION)).then_some(end)
 }
 
 /// The SSN that the groups start with: 3-2-4 with hyphens, or anything with a cue.
-pub(crate) fn ssn(text: &[u8], groups: &Groups, before: Context) -> Option<(usize, Grade)> {
+pub(crate) fn ssn(text: &Text<'_>, groups: &Groups, before: Context) -> Option<(usize, Grade)> {
     let cued = before.has(cue::SSN);
     let (lengths, count) = groups.lengths();
     let used = match &lengths[..count] {
@@ -173,13 +178,15 @@ pub(crate) fn ssn(text: &[u8], groups: &Groups, before: Context) -> Option<(usiz
     let goes_on = count > used && groups.groups[used].join == b'-';
     let (d, _) = number.digits(text);
     let area = u16::from(d[0]) * 100 + u16::from(d[1]) * 10 + u16::from(d[2]);
+    // As the administration issues them; 9xx are taxpayers' numbers, which a cue must name.
     let issued = area != 0 && area != 666 && area < 900 && (d[3], d[4]) != (0, 0) && d[5..9] != [0; 4];
     let grade = if cued { Grade::Certain } else { Grade::Likely };
     (issued && !goes_on && (by_hyphen || by_space)).then_some((number.end(), grade))
 }
 
 /// The card number that the groups start with.
-pub(crate) fn card(text: &[u8], groups: &Groups, before: Context) -> Option<(usize, Grade)> {
+pub(crate) fn card(text: &Text<'_>, groups: &Groups, before: Context) -> Option<(usize, Grade)> {
+    // The longest shape first: of nineteen digits, the first sixteen pass Luhn's check one time in ten.
     let used = (1..=groups.count.min(5)).rev().find(|used| {
         let number = groups.first(*used);
         (12..=19).contains(&number.total()) && has_card_shape(&number)
@@ -195,6 +202,7 @@ pub(crate) fn card(text: &[u8], groups: &Groups, before: Context) -> Option<(usi
         None if before.nearest & cue::CARD != 0 => Grade::Likely,
         _ => return None,
     };
+    // One order number in ten passes Luhn's check; the word before it says which it is.
     let named_thing = !cued && before.nearest & cue::THING != 0;
     (luhn(digits) && !named_thing).then_some((number.end(), grade))
 }
@@ -255,7 +263,7 @@ fn luhn(digits: &[u8]) -> bool {
 }
 
 /// The telephone number that the groups start with, as its span.
-pub(crate) fn phone(text: &[u8], groups: &Groups, before: Context) -> Option<Span> {
+pub(crate) fn phone(text: &Text<'_>, groups: &Groups, before: Context) -> Option<Span> {
     let at = groups.groups[0].start;
     let plus = byte_before(text, at) == b'+';
     let paren = byte_before(text, at) == b'(';
@@ -266,6 +274,7 @@ pub(crate) fn phone(text: &[u8], groups: &Groups, before: Context) -> Option<Spa
     let tail = cue::after(text, number.end());
     let cued = before.nearest & cue::PHONE != 0 || (tail & cue::PHONE != 0 && before.nearest & cue::THING == 0);
     let grade = phone_grade(text, &number, plus, paren, cued)?;
+    // What the nearest word calls something else is no telephone, unless a plus sign says so.
     if before.nearest & (cue::THING | cue::CARD | cue::SSN | cue::ACCOUNT) != 0 && !plus && !cued {
         return None;
     }
@@ -283,16 +292,18 @@ fn phone_groups(groups: &Groups, plus: bool) -> Option<usize> {
         [1..=3, 3, 3, 4, ..] => return Some(4),
         _ => {}
     }
+    // E.164 allows 15 with the country code.
     let digits_max = if plus { 15 } else { 14 };
     (1..=count).rev().find(|used| (7..=digits_max).contains(&groups.first(*used).total()))
 }
 
-fn phone_grade(text: &[u8], number: &Groups, plus: bool, paren: bool, cued: bool) -> Option<Grade> {
+fn phone_grade(text: &Text<'_>, number: &Groups, plus: bool, paren: bool, cued: bool) -> Option<Grade> {
     let (lengths, count) = number.lengths();
     let (lengths, total) = (&lengths[..count], number.total());
     let first = &text[number.groups[0].start..number.groups[0].end];
     let only_spaces = number.as_slice()[1..].iter().all(|g| g.join == b' ');
     let in_paren = paren && byte(text, number.groups[0].end) == b')';
+    // A plus sign is enough: nothing else is written so with eight digits and no zero in front.
     if plus {
         return (total >= 8 && first[0] != b'0').then_some(Grade::Certain);
     }
@@ -319,7 +330,7 @@ fn phone_grade(text: &[u8], number: &Groups, plus: bool, paren: bool, cued: bool
 }
 
 /// End of the number with its extension, if there is one.
-fn extension_end(text: &[u8], end: usize) -> usize {
+fn extension_end(text: &Text<'_>, end: usize) -> usize {
     let tail = &text[end..text.len().min(end + 6)];
     let marks: [&[u8]; 6] = [b" ext. ", b" ext.", b" ext ", b" x", b"x", b"#"];
     let mark = marks.iter().find(|mark| tail.starts_with(mark)).map_or(0, |mark| mark.len());
@@ -329,8 +340,9 @@ fn extension_end(text: &[u8], end: usize) -> usize {
 }
 
 /// The document number at `at` (letters and digits, maybe hyphens) that a cue before it names.
-pub(crate) fn document(text: &[u8], at: usize) -> Option<Span> {
-    let end = run_end(text, at, |b| b.is_ascii_alphanumeric() || b == b'-');
+pub(crate) fn document(text: &Text<'_>, at: usize) -> Option<Span> {
+    // One byte more than a document number has: `1--1--1…` is one run, and an anchor at each digit.
+    let end = run_end_before(text, at, at + 21, |b| b.is_ascii_alphanumeric() || b == b'-');
     let word = &text[at..end];
     let digits = word.iter().filter(|b| b.is_ascii_digit()).count();
     if !(6..=20).contains(&word.len()) || digits < 5 || is_word(byte_before(text, at)) || is_word(byte(text, end)) {
@@ -346,7 +358,7 @@ pub(crate) fn document(text: &[u8], at: usize) -> Option<Span> {
 }
 
 /// A postal code of five digits (and four more) after a US state, or one that a cue names.
-pub(crate) fn zip(text: &[u8], groups: &Groups, before: Context) -> Option<(usize, Grade)> {
+pub(crate) fn zip(text: &Text<'_>, groups: &Groups, before: Context) -> Option<(usize, Grade)> {
     let (lengths, count) = groups.lengths();
     let used = match &lengths[..count] {
         [5, 4, ..] if groups.groups[1].join == b'-' => 2,
@@ -354,6 +366,7 @@ pub(crate) fn zip(text: &[u8], groups: &Groups, before: Context) -> Option<(usiz
     };
     let start = groups.groups[0].start;
     let number = groups.first(used);
+    // Five digits and a hyphen with other than four behind are something else's number.
     let is_us = lengths[0] == 5 && (used == 2 || count == 1 || groups.groups[1].join != b'-');
     if is_us && super::address::is_state_before(text, start) {
         return Some((number.end(), Grade::Likely));

@@ -3,8 +3,9 @@
 //!
 //! Prefixes as the providers document them. It never calls a provider to try a key.
 
-use super::{byte, byte_before, is_word, run_end, run_start};
+use super::{byte, byte_before, is_word, run_end, run_start_after};
 use crate::pii::cue;
+use crate::pii::work::{Run, Text, Work};
 
 /// A provider's prefix, and how many characters of [A-Za-z0-9_-] follow it at least.
 const PREFIXES: &[(&[u8], usize)] = &[
@@ -67,15 +68,21 @@ fn is_value(b: u8) -> bool {
 }
 
 /// The key of a known provider that starts at `at`, as its end.
-pub(crate) fn prefixed(text: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn prefixed(text: &Text<'_>, at: usize) -> Option<usize> {
     let rest = &text[at..];
     if rest.starts_with(b"eyJ") {
         return jwt(text, at);
     }
     let (prefix, least) = PREFIXES.iter().find(|(prefix, _)| rest.starts_with(prefix))?;
-    let dotted = prefix.ends_with(b".") || *prefix == b"SG.";
-    let end = run_end(text, at + prefix.len(), |b| is_run(b) || (dotted && b == b'.'));
-    let body = &text[at + prefix.len()..end];
+    let first = at + prefix.len();
+    let end = if prefix.ends_with(b".") {
+        // Full stops join what would else be keys of their own: `SG.….SG.….` is one run.
+        let dotted = |b| is_run(b) || b == b'.';
+        text.run(&text.dotted, first, b"", || run_end(text, first, dotted)).next
+    } else {
+        run_end(text, first, is_run)
+    };
+    let body = &text[first..end];
     let fixed = matches!(*prefix, b"AKIA" | b"ASIA");
     let fits = if fixed {
         body.len() == *least && body.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
@@ -85,12 +92,13 @@ pub(crate) fn prefixed(text: &[u8], at: usize) -> Option<usize> {
     // Real Slack tokens hold team and bot numbers; documentation shows words.
     let fits = fits && (!prefix.starts_with(b"xox") || body.iter().filter(|b| b.is_ascii_digit()).count() >= 6);
     // Sixteen characters hold at most 4 bits each; real keys stay above 2.5, `XXXX…` is at 0.
-    (fits && is_random(body, 2.5) && !is_placeholder(body)).then_some(end)
+    (fits && is_random(text.work, body, 2.5) && !is_placeholder(text.work, body)).then_some(end)
 }
 
 /// A JSON Web Token (RFC 7519): three parts, the first a base64url JSON object.
-fn jwt(text: &[u8], at: usize) -> Option<usize> {
+fn jwt(text: &Text<'_>, at: usize) -> Option<usize> {
     let head = run_end(text, at, is_run);
+    // Shorter than any JOSE header in base64: `{"alg":"x"}` has 15 characters.
     if head - at < 12 || byte(text, head) != b'.' || !text[head + 1..].starts_with(b"ey") {
         return None;
     }
@@ -100,44 +108,151 @@ fn jwt(text: &[u8], at: usize) -> Option<usize> {
 }
 
 /// A PEM private key (RFC 7468) around `PRIVATE KEY-----` at `at`; without its end, all that follows.
-pub(crate) fn private_key(text: &[u8], at: usize) -> Option<(usize, usize)> {
+pub(crate) fn private_key(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     let begin = memchr::memmem::rfind(&text[at.saturating_sub(40)..at], b"-----BEGIN ")? + at.saturating_sub(40);
+    text.work.charge(at.min(40));
     let body = at + b"PRIVATE KEY-----".len().min(text.len() - at);
-    let end = memchr::memmem::find(&text[body..], b"-----END ").map(|n| body + n);
-    let end = end.and_then(|end| memchr::memmem::find(&text[end + 9..], b"-----").map(|n| end + 9 + n + 5));
-    Some((begin, end.unwrap_or(text.len())))
+    Some((begin, private_key_end(text, body).unwrap_or(text.len())))
+}
+
+/// Behind the first end line from `body` on.
+fn private_key_end(text: &Text<'_>, body: usize) -> Option<usize> {
+    // Calls come in the order of the text. A search that found nothing finds nothing from further on, and
+    // one that found an end line behind `body` finds the same: else a megabyte of begin lines without
+    // an end is searched to its end from each of 38,000.
+    let known = text.key_end.get().filter(|known| known.line.is_none_or(|line| body <= line));
+    if let Some(known) = known {
+        return known.next;
+    }
+    let line = memchr::memmem::find(&text[body..], b"-----END ").map(|n| body + n);
+    let next = line.and_then(|line| memchr::memmem::find(&text[line + 9..], b"-----").map(|n| line + 9 + n + 5));
+    text.work.charge(next.unwrap_or(text.len()) - body);
+    text.key_end.set(Some(KeyEnd { line, next }));
+    next
+}
+
+/// The end line of a private key that was found last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyEnd {
+    /// Where it begins; `None` if there is none up to the end of the text.
+    line: Option<usize>,
+    /// Behind it; `None` if it does not end.
+    next: Option<usize>,
 }
 
 /// The value behind the `=` or `:` at `at` when the word before names a secret.
-pub(crate) fn assigned(text: &[u8], at: usize) -> Option<(usize, usize)> {
+pub(crate) fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     let mut name_end = at;
+    // `"password" : ` and `password = `: up to three signs between a name and its own.
     while name_end > 0 && b" \"'".contains(&text[name_end - 1]) && at - name_end < 3 {
         name_end -= 1;
     }
-    let name_start = run_start(text, name_end, is_run).max(name_end.saturating_sub(48));
+    let name_start = run_start_after(text, name_end, name_end.saturating_sub(48), is_run);
     let need = secret_name(&text[name_start..name_end])?;
     let mut start = at + 1;
     while b" =>\"'`".contains(&byte(text, start)) && start < text.len() && start - at < 6 {
         start += 1;
     }
+    // The scheme is no part of the token: without it both spellings have one token.
     if text[start..].len() > 7 && text[start..start + 7].eq_ignore_ascii_case(b"bearer ") {
         start += 7;
     }
-    let quoted = b"\"'`".contains(&byte_before(text, start));
-    let password = |b: u8| b > b' ' && b != 0x7f && !b"\"'`,;&<>()[]{}|".contains(&b);
-    let end = match need {
-        Need::Password if quoted => run_end(text, start, |b| !b"\"'`\n".contains(&b)),
-        Need::Password => run_end(text, start, password),
-        Need::Key => run_end(text, start, is_value),
+    let (end, fits) = match need {
+        Need::Password => password(text, start)?,
+        Need::Key => {
+            let run = value_run(text, start);
+            (run.trimmed, marks_of(text, start, run).make_key(text, start, run.trimmed))
+        }
     };
-    let end = end - text[start..end].iter().rev().take_while(|b| b".,;!?".contains(b)).count();
+    (fits && !is_placeholder(text.work, &text[start..end])).then_some((start, end))
+}
+
+/// The password at `start`: its end, and whether it looks like one.
+fn password(text: &Text<'_>, start: usize) -> Option<(usize, bool)> {
+    let quoted = b"\"'`".contains(&byte_before(text, start));
+    let end = if quoted {
+        // A quoted value ends before the next quote, so that no byte belongs to two of them.
+        let end = run_end(text, start, |b| !b"\"'`\n".contains(&b));
+        end - text[start..end].iter().rev().take_while(|b| TRIMMED.contains(b)).count()
+    } else {
+        let class = |b: u8| b > b' ' && b != 0x7f && !b"\"'`,;&<>()[]{}|".contains(&b);
+        text.run(&text.passwords, start, TRIMMED, || run_end(text, start, class)).trimmed
+    };
     let value = &text[start..end];
     let is_call = b"([{".contains(&byte(text, end));
-    let fits = match need {
-        Need::Password => (4..=128).contains(&value.len()) && is_password(value) && !is_call,
-        Need::Key => is_key(value),
-    };
-    (fits && !is_placeholder(value)).then_some((start, end))
+    // The length first: what is longer is not looked at.
+    if !(4..=128).contains(&value.len()) {
+        return None;
+    }
+    text.work.charge(value.len());
+    Some((end, is_password(value) && !is_call))
+}
+
+/// Punctuation at the end of a value that belongs to the sentence around it.
+const TRIMMED: &[u8] = b".,;!?";
+
+/// The run of value bytes that `at` stands in.
+fn value_run(text: &Text<'_>, at: usize) -> Run {
+    text.run(&text.values, at, TRIMMED, || run_end(text, at, is_value))
+}
+
+/// The marks of that run, made once for all that stand in it.
+fn marks_of(text: &Text<'_>, at: usize, run: Run) -> Marks {
+    let known = text.marks.get();
+    if known.next == run.next && known.first <= at {
+        return known;
+    }
+    let marks = Marks::of(text, at, run);
+    text.work.charge(run.next - at);
+    text.marks.set(marks);
+    marks
+}
+
+/// Where a run of value bytes has the last of what makes a key, so that each of the values that end
+/// with the run is judged without walking it: `key=key=key=…` holds one for every four bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Marks {
+    first: usize,
+    next: usize,
+    /// Behind the last digit, small and capital letter; 0 where there is none.
+    digit: usize,
+    lower: usize,
+    upper: usize,
+    /// Behind the fifth full stop or slash from the end.
+    named: usize,
+}
+
+impl Marks {
+    fn of(text: &[u8], first: usize, run: Run) -> Self {
+        let mut marks = Self { first, next: run.next, ..Self::default() };
+        let mut joins = 0;
+        for (at, b) in text[first..run.trimmed].iter().enumerate().rev() {
+            let next = first + at + 1;
+            let slot = match b {
+                b'0'..=b'9' => &mut marks.digit,
+                b'a'..=b'z' => &mut marks.lower,
+                b'A'..=b'Z' => &mut marks.upper,
+                b'.' | b'/' => {
+                    joins += 1;
+                    // More than four make a path or a dotted name.
+                    if joins != 5 {
+                        continue;
+                    }
+                    &mut marks.named
+                }
+                _ => continue,
+            };
+            *slot = (*slot).max(next);
+        }
+        marks
+    }
+
+    /// As [`is_key`], for the value `start..end` that ends with the run.
+    fn make_key(self, text: &Text<'_>, start: usize, end: usize) -> bool {
+        let mixed = self.digit > start && self.lower.max(self.upper) > start;
+        let value = &text[start..end];
+        value.len() >= 16 && mixed && self.named <= start && !is_uuid(value) && is_random(text.work, value, 3.0)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -161,6 +276,7 @@ fn secret_name(name: &[u8]) -> Option<Need> {
 /// A password, not prose or code: two classes of characters, of which a capital at the front, dots
 /// and underscores are none; or digits alone.
 fn is_password(value: &[u8]) -> bool {
+    // Two of four classes: dictionary words and identifiers of code have one.
     let classes = [
         value.iter().any(u8::is_ascii_lowercase),
         value.iter().skip(1).any(u8::is_ascii_uppercase),
@@ -174,28 +290,32 @@ fn is_password(value: &[u8]) -> bool {
 pub(crate) fn is_key(value: &[u8]) -> bool {
     let mixed = value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic);
     // Paths and dotted names are no keys.
+    // Base64 has a slash for every 64 characters on average; paths have many more.
     let named = value.iter().filter(|b| b"./".contains(b)).count() > 4;
     value.len() >= 16
         && mixed
         && !named
         && !is_uuid(value)
         && value.iter().all(|b| is_value(*b))
-        && is_random(value, 3.0)
+        && is_random(&Work::unbounded(), value, 3.0)
 }
 
 /// The long run at `at` when a word for a secret stands close before it, as its end.
-pub(crate) fn near_cue(text: &[u8], at: usize) -> Option<usize> {
-    let end = run_end(text, at, is_value);
-    let value = &text[at..end];
-    let mixed = value.iter().any(u8::is_ascii_digit)
-        && value.iter().any(u8::is_ascii_lowercase)
-        && value.iter().any(u8::is_ascii_uppercase);
-    if value.len() < 20 || !mixed || is_uuid(value) || !is_random(value, 3.5) || is_placeholder(value) {
+pub(crate) fn near_cue(text: &Text<'_>, at: usize) -> Option<usize> {
+    let run = value_run(text, at);
+    let value = &text[at..run.next];
+    if value.len() < 20 {
+        return None;
+    }
+    let marks = marks_of(text, at, run);
+    let mixed = marks.digit > at && marks.lower > at && marks.upper > at;
+    if !mixed || is_uuid(value) || !is_random(text.work, value, 3.5) || is_placeholder(text.work, value) {
         return None;
     }
     let before = cue::before(text, at);
+    // `Authorization: Basic` has no word for a secret in it and is one.
     let basic = text[..at].len() >= 6 && text[at - 6..at].eq_ignore_ascii_case(b"basic ");
-    (basic || before.nearest & cue::SECRET != 0 && !is_word(byte_before(text, at))).then_some(end)
+    (basic || before.nearest & cue::SECRET != 0 && !is_word(byte_before(text, at))).then_some(run.next)
 }
 
 /// 8-4-4-4-12 hexadecimal digits.
@@ -207,8 +327,9 @@ fn is_uuid(value: &[u8]) -> bool {
         })
 }
 
-fn is_placeholder(value: &[u8]) -> bool {
+fn is_placeholder(work: &Work, value: &[u8]) -> bool {
     let mut lower = [0_u8; 64];
+    work.charge(value.len().min(64));
     let shown = &value[..value.len().min(64)];
     for (to, from) in lower.iter_mut().zip(shown) {
         *to = from.to_ascii_lowercase();
@@ -217,8 +338,9 @@ fn is_placeholder(value: &[u8]) -> bool {
 }
 
 /// Whether the Shannon entropy of the first 256 bytes is at least `bits` a byte.
-fn is_random(value: &[u8], bits: f64) -> bool {
+fn is_random(work: &Work, value: &[u8], bits: f64) -> bool {
     let value = &value[..value.len().min(256)];
+    work.charge(value.len());
     let mut counts = [0_u16; 256];
     value.iter().for_each(|b| counts[usize::from(*b)] += 1);
     let length = value.len() as f64;
