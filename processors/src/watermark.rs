@@ -63,9 +63,7 @@ pub enum Release<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WatermarkError {
     /// The number of source partitions may not change while a barrier is in use.
-    #[error(
-        "watermark names {found} source partitions where {expected} are known; drain the topic before changing them"
-    )]
+    #[error("watermark names {found} source partitions, {expected} are known: drain the topic before changing them")]
     PartitionsChanged {
         /// The count of the first watermark.
         expected: u32,

@@ -87,9 +87,32 @@ pub(super) struct Text<'a> {
     pub(super) dotted: Walked,
     pub(super) names: Walked,
     /// Where the run of `values` has what makes a key of it.
-    pub(super) marks: Cell<super::verify::secret::Marks>,
+    pub(super) marks: Cell<Marks>,
     /// The end line that the last private key was found to have.
-    pub(super) key_end: Cell<Option<super::verify::secret::KeyEnd>>,
+    pub(super) key_end: Cell<Option<KeyEnd>>,
+}
+
+/// The end line of a private key that was found last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyEnd {
+    /// Where it begins; `None` if there is none up to the end of the text.
+    pub(super) line: Option<usize>,
+    /// Behind it; `None` if it does not end.
+    pub(super) next: Option<usize>,
+}
+
+/// Where a run of value bytes has the last of what makes a key, so that each of the values that end
+/// with the run is judged without walking it: `key=key=key=…` holds one for every four bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Marks {
+    pub(super) first: usize,
+    pub(super) next: usize,
+    /// Behind the last digit, small and capital letter; 0 where there is none.
+    pub(super) digit: usize,
+    pub(super) lower: usize,
+    pub(super) upper: usize,
+    /// Behind the fifth full stop or slash from the end.
+    pub(super) named: usize,
 }
 
 impl Deref for Text<'_> {

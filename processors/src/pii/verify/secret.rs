@@ -5,7 +5,7 @@
 
 use super::{byte, byte_before, is_word, run_end, run_start_after};
 use crate::pii::cue;
-use crate::pii::work::{Run, Text, Work};
+use crate::pii::work::{KeyEnd, Marks, Run, Text, Work};
 
 /// A provider's prefix, and how many characters of [A-Za-z0-9_-] follow it at least.
 const PREFIXES: &[(&[u8], usize)] = &[
@@ -131,15 +131,6 @@ fn private_key_end(text: &Text<'_>, body: usize) -> Option<usize> {
     next
 }
 
-/// The end line of a private key that was found last.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyEnd {
-    /// Where it begins; `None` if there is none up to the end of the text.
-    line: Option<usize>,
-    /// Behind it; `None` if it does not end.
-    next: Option<usize>,
-}
-
 /// The value behind the `=` or `:` at `at` when the word before names a secret.
 pub(crate) fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     let mut name_end = at;
@@ -206,20 +197,6 @@ fn marks_of(text: &Text<'_>, at: usize, run: Run) -> Marks {
     text.work.charge(run.next - at);
     text.marks.set(marks);
     marks
-}
-
-/// Where a run of value bytes has the last of what makes a key, so that each of the values that end
-/// with the run is judged without walking it: `key=key=key=…` holds one for every four bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Marks {
-    first: usize,
-    next: usize,
-    /// Behind the last digit, small and capital letter; 0 where there is none.
-    digit: usize,
-    lower: usize,
-    upper: usize,
-    /// Behind the fifth full stop or slash from the end.
-    named: usize,
 }
 
 impl Marks {
