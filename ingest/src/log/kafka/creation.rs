@@ -65,8 +65,9 @@ impl KafkaBroker {
         Err(LogError::new(ErrorClass::Retry { after_ms: 1_000 }, what, "the brokers do not show them yet"))
     }
 
-    /// Gives a topic more partitions, as an administrator's tools do. For [`Broker::grow_topic`]; of a topic whose
-    /// partitions are chosen by key it would send keys elsewhere.
+    /// Gives a topic more partitions, as an administrator's tools do. For
+    /// [`Broker::grow_topic`](crate::log::Broker::grow_topic); of a topic whose partitions are chosen by key it would
+    /// send keys elsewhere.
     ///
     /// # Errors
     /// The brokers do not answer, or refuse (`ALTER` on the topic).
