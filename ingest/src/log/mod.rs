@@ -211,7 +211,8 @@ pub trait Broker: Clone + Send + Sync + 'static {
 
     /// Raises the partitions of a topic to `partitions`; one that has as many or more stays as it is. Records,
     /// positions and the numbers of the partitions before stay what they were. Only for topics whose partitions
-    /// are not chosen by key: other keys would go elsewhere afterwards.
+    /// are not chosen by key: other keys would go elsewhere afterwards. Whoever was opened before may learn of
+    /// them late: a producer then answers [`ErrorClass::Retry`].
     ///
     /// # Errors
     /// There is no such topic, or the broker refuses.

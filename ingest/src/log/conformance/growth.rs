@@ -25,7 +25,8 @@ pub async fn a_topic_grows_and_keeps_what_it_holds<B: Broker>(broker: B) {
     }
     assert_eq!(broker.partitions_now(Topic::Findings).await.expect("asked"), Some(4));
     assert_eq!(broker.numbers(Topic::Findings).await.expect("numbers"), 0..4);
-    // A producer that was opened before writes to it too.
+    // Kafka's producers that were opened before refuse the partition, to be retried, until they refresh their metadata.
+    let mut appender = broker.appender().await.expect("appender");
     appender.append(vec![record(Topic::Findings, 3, "after")]).await.expect("append");
     let (records, _) = broker.read(old, 0).await.expect("read");
     assert_eq!(values(&records), ["before"]);
