@@ -100,13 +100,15 @@ impl World {
         ROLES.iter().map(|role| format!("\n{role:?}: {}", self.installation.said(role))).collect()
     }
 
-    fn archived(&self) -> u64 {
+    /// Rows of clean events in the archive; `None` while it is not intact: what is being published has an object
+    /// before it has a manifest.
+    fn archived(&self) -> Option<u64> {
         let (_, text) = run(custody().args(["verify", "--json"]).arg(self.installation.dir.path().join("store")));
         let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
-        assert_eq!(report["is_intact"], true, "{text}");
         let partitions = report["partitions"].as_array().expect("partitions").iter();
         let of_clean = partitions.filter(|p| p["topic"] == "custody.clean.v1");
-        of_clean.map(|p| p["rows"].as_u64().expect("rows")).sum()
+        let rows = of_clean.map(|p| p["rows"].as_u64().expect("rows")).sum();
+        (report["is_intact"] == true).then_some(rows)
     }
 }
 
@@ -267,7 +269,9 @@ fn four_partitions_become_eight_under_load_and_every_event_is_there_once() {
     );
     assert_eq!(value(&partitions), "8");
     // Of all agents: gateway and client have events of their own, which may come after the last of the sent ones.
-    world.installation.until("archived", || world.archived().to_string() == world.installation.count("1"));
+    world
+        .installation
+        .until("archived", || world.archived().is_some_and(|rows| rows.to_string() == world.installation.count("1")));
     // Time has gone on by more than every grace, or the last files would not have been cut.
     let kinds = "SELECT groupArray((kind, n)) FROM (SELECT kind, count() AS n FROM custody.findings WHERE event_type = \
                  'detection.raised' AND agent_id = 'load' GROUP BY kind)";

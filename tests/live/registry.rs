@@ -217,12 +217,15 @@ impl World {
         });
     }
 
-    /// Rows of the archive of clean events by partition; it is intact.
+    /// Rows of the archive of clean events by partition; none while it is not intact.
     fn rows(&self) -> BTreeMap<u32, usize> {
         let (_, text) = run(custody().args(["verify", "--json"]).arg(self.installation.dir.path().join("data")));
         // Before its first object there is no archive.
         let Ok(report) = serde_json::from_str::<Value>(&text) else { return BTreeMap::new() };
-        assert_eq!(report["is_intact"], json!(true), "{report}");
+        // What is being published has an object before it has a manifest.
+        if report["is_intact"] != json!(true) {
+            return BTreeMap::new();
+        }
         let number = |value: &Value| usize::try_from(value.as_u64().expect("a number")).expect("few");
         let partitions = report["partitions"].as_array().into_iter().flatten();
         let clean = partitions.filter(|p| p["topic"] == "custody.clean.v1");

@@ -148,13 +148,16 @@ fn an_upgrade_and_the_way_back_lose_nothing_and_double_nothing() {
     let archived = || {
         let (_, text) = run(custody().args(["verify", "--json"]).arg(world.installation.dir.path().join("store")));
         let report: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
-        assert_eq!(report["is_intact"], true, "{text}");
         let partitions = report["partitions"].as_array().expect("partitions").iter();
         let of_clean = partitions.filter(|p| p["topic"] == "custody.clean.v1");
-        of_clean.map(|p| p["rows"].as_u64().expect("rows")).sum::<u64>()
+        let rows = of_clean.map(|p| p["rows"].as_u64().expect("rows")).sum::<u64>();
+        // What is being published has an object before it has a manifest.
+        (report["is_intact"] == true).then_some(rows)
     };
     // Of all agents: gateway and client have events of their own, which may come after the last of the sent ones.
-    world.installation.until("archived", || archived().to_string() == world.installation.count("1"));
+    world
+        .installation
+        .until("archived", || archived().is_some_and(|rows| rows.to_string() == world.installation.count("1")));
     let kinds = "SELECT groupArray((kind, n)) FROM (SELECT kind, count() AS n FROM custody.findings WHERE event_type = \
                  'detection.raised' AND agent_id = 'load' GROUP BY kind)";
     assert_eq!(value(kinds), "[]", "sessions and writers have no findings");
